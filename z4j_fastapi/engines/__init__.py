@@ -1,0 +1,1 @@
+"""Engine adapters: one folder an engine, each imported only when its handle or worker is there."""
