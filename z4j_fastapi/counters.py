@@ -7,7 +7,7 @@ import threading
 
 
 class LossReason(str, enum.Enum):
-    """Why a record did not, or not as a whole, reach the brain. A fixed set: used as metric label."""
+    """Why a record did not, or not whole, reach the brain. A fixed set: a metric label."""
 
     CAPACITY = "capacity"  # evicted: the outbox is at its bound
     DISK = "disk"  # the disk refused, and the memory ring overflowed

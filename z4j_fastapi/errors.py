@@ -1,15 +1,15 @@
 """Every error that z4j_fastapi raises.
 
     Z4JError
-    |-- ConfigError (also a RuntimeError and a ValueError)   wrong or missing configuration
-    |   |-- RedactionConfigError                             a redaction pattern is unusable
-    |   `-- EngineNotInstalledError                          a handle whose library is missing
+    |-- ConfigError (a RuntimeError and ValueError too)  wrong or missing configuration
+    |   |-- RedactionConfigError                         a redaction pattern is unusable
+    |   `-- EngineNotInstalledError                      a handle whose library is missing
     |-- ProtocolError
-    |   |-- LocalProtocolError                               we misused the session: our bug
-    |   `-- RemoteProtocolError                              the brain, or somebody between, did
-    |-- TransportError                                       no connection; `failure` says which kind
-    |-- OutboxError                                          a record was refused; nothing was written
-    `-- CommandError                                         a command cannot be carried out
+    |   |-- LocalProtocolError                           we misused the session: our bug
+    |   `-- RemoteProtocolError                          the brain, or somebody between, did
+    |-- TransportError                                   no connection; `failure` says which kind
+    |-- OutboxError                                      a record was refused, nothing written
+    `-- CommandError                                     a command cannot be carried out
 
 Messages name the field, what is wrong and the fix, and never hold the value of a secret.
 """

@@ -19,6 +19,8 @@ from uuid import UUID
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from z4j_fastapi.task_meta import TaskMeta
+
 
 class EventKind(str, enum.Enum):
     """The kinds of event that a 1.13 brain knows."""
@@ -97,6 +99,7 @@ class Event:
             change of the mapping has no effect.
         occurred_at: Aware time in the engine, not of sending.
         id: Made once, the same at every delivery.
+        meta: The task function's `z4j_meta` hints (`task_meta.TaskMeta`), applied when recorded.
     """
 
     kind: EventKind
@@ -105,6 +108,7 @@ class Event:
     data: Mapping[str, object] = field(default_factory=dict)
     occurred_at: datetime = field(default_factory=utc_now)
     id: UUID = field(default_factory=new_event_id)
+    meta: TaskMeta | None = field(default=None, compare=False, repr=False)
 
 
 class EventSink(Protocol):
@@ -141,11 +145,8 @@ class TaskFields(TypedDict, total=False):
 
 
 def _data(task_name: str, fields: Mapping[str, object]) -> dict[str, object]:
-    data: dict[str, object] = {"task_name": task_name}
-    for key, value in fields.items():
-        if value is not None:
-            data[key] = value
-    return data
+    known = {key: value for key, value in fields.items() if value is not None}
+    return {"task_name": task_name, **known}
 
 
 def task_sent(

@@ -6,14 +6,22 @@ Unknown members are ignored, missing optional ones are None.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import cast
 
 from z4j_fastapi.errors import CommandError
+from z4j_fastapi.protocol.parameters import ParameterReader, json_object, text_map
 
 #: No bulk command works on more ids than this, whatever `max` says.
 BULK_LIMIT = 10_000
+
+_DEFAULT_TIMEOUT_SECONDS = 60
+_MAX_TIMEOUT_SECONDS = 3_600
+_ETA_PAST_SECONDS = 60.0
+_ETA_AHEAD_SECONDS = 365 * 86_400.0
+_RATE = re.compile(r"0|[0-9]{1,9}(/[smh])?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +41,7 @@ class Command:
     action: str
     engine: str | None = None
     claim_token: str | None = None
-    timeout_seconds: int = 60
+    timeout_seconds: int = _DEFAULT_TIMEOUT_SECONDS
     issued_by: str | None = None
 
     @property
@@ -58,10 +66,12 @@ class _TaskCommand(Command):
 
     @property
     def order_key(self) -> str | None:
+        """Commands of one task run in order."""
         return f"task:{self.engine}:{self.task_id}"
 
     @property
     def target(self) -> str:
+        """The engine's task id."""
         return self.task_id
 
 
@@ -79,6 +89,23 @@ class RetryTask(_TaskCommand):
     def has_overrides(self) -> bool:
         """Whether the operator gave args and kwargs (always both)."""
         return self.override_args is not None
+
+    def require_usable_eta(self, now_seconds: float) -> None:
+        """Refuse an eta more than 60 s in the past or more than a year ahead.
+
+        Args:
+            now_seconds: Current POSIX time.
+        Raises:
+            CommandError: `refused`.
+        Spec: commands.md 4.
+        """
+        if self.eta is None:
+            return
+        ahead = self.eta - now_seconds
+        if not -_ETA_PAST_SECONDS <= ahead <= _ETA_AHEAD_SECONDS:
+            raise CommandError(
+                "refused", "retry_task: eta is more than 60 s past or more than a year ahead"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +128,13 @@ class BulkRetry(Command):
     """Retry several tasks by reference. Never widened: no ids, nothing to do."""
 
     task_ids: tuple[str, ...] = ()
-    task_names: Mapping[str, str] = field(default_factory=dict)
-    task_priorities: Mapping[str, str] = field(default_factory=dict)
+    task_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    task_priorities: Mapping[str, str] = field(default_factory=dict[str, str])
     skipped: int = 0  # ids beyond `max` or BULK_LIMIT
 
     @property
     def target(self) -> str:
+        """How many tasks."""
         return f"{len(self.task_ids)} tasks"
 
 
@@ -120,10 +148,12 @@ class PurgeQueue(Command):
 
     @property
     def order_key(self) -> str | None:
+        """Commands of one queue run in order."""
         return f"queue:{self.queue}"
 
     @property
     def target(self) -> str:
+        """The queue's name."""
         return self.queue
 
 
@@ -137,6 +167,7 @@ class ListDeadLetters(Command):
 
     @property
     def target(self) -> str:
+        """The queue's name; empty for all queues."""
         return self.queue or ""
 
 
@@ -146,13 +177,14 @@ class SubmitTask(Command):
 
     task_name: str
     args: tuple[object, ...] = ()
-    kwargs: Mapping[str, object] = field(default_factory=dict)
+    kwargs: Mapping[str, object] = field(default_factory=dict[str, object])
     queue: str | None = None
     schedule_id: str | None = None
     schedule_name: str | None = None
 
     @property
     def target(self) -> str:
+        """The task's name."""
         return self.task_name
 
 
@@ -166,6 +198,7 @@ class FireSchedule(SubmitTask):
 
     @property
     def identities(self) -> tuple[str, ...]:
+        """Command id and fire id: the same fire may come under another command."""
         return (self.id, f"fire:{self.fire_id}")
 
 
@@ -175,10 +208,12 @@ class _WorkerCommand(Command):
 
     @property
     def order_key(self) -> str | None:
+        """Commands of one worker run in order."""
         return f"worker:{self.worker_name}"
 
     @property
     def target(self) -> str:
+        """The worker's name."""
         return self.worker_name
 
 
@@ -189,7 +224,7 @@ class RestartWorker(_WorkerCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResizePool(_WorkerCommand):
-    """Grow or shrink a worker's pool by `delta`, always positive; the action tells the direction."""
+    """Grow or shrink a worker's pool by `delta`, always positive; the action says which."""
 
     delta: int
 
@@ -206,91 +241,24 @@ class RateLimit(Command):
     """Limit a task's rate, on one worker or on all."""
 
     task_name: str
-    rate: str
+    rate: str  # "0" clears; "n", "n/s", "n/m", "n/h"
     worker_name: str | None = None
 
     @property
+    def order_key(self) -> str | None:
+        """Limits of one task are set in order."""
+        return f"rate:{self.task_name}"
+
+    @property
     def target(self) -> str:
+        """The task's name."""
         return self.task_name
-
-
-class _Reader:
-    """Takes members out of a parameters object, with one clear error for a wrong one."""
-
-    def __init__(self, action: str, parameters: Mapping[str, object]) -> None:
-        self._action = action
-        self._parameters = parameters
-
-    _MISSING: ClassVar[object] = object()
-
-    def _bad(self, name: str, wanted: str) -> CommandError:
-        return CommandError("invalid", f"{self._action}: parameter {name!r} must be {wanted}")
-
-    def text(self, name: str, limit: int) -> str:
-        value = self._parameters.get(name)
-        if not isinstance(value, str) or not 0 < len(value) <= limit:
-            raise self._bad(name, f"a text of 1 to {limit} characters")
-        return value
-
-    def optional_text(self, name: str, limit: int) -> str | None:
-        value = self._parameters.get(name)
-        if value is None or value == "":
-            return None
-        if not isinstance(value, str) or len(value) > limit:
-            raise self._bad(name, f"a text of at most {limit} characters or null")
-        return value
-
-    def integer(self, name: str, low: int, high: int, default: int | None = None) -> int:
-        value = self._parameters.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self._bad(name, f"an integer from {low} to {high}")
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self._parameters.get(name, False)
-        if value is None:
-            return False
-        if not isinstance(value, bool):
-            raise self._bad(name, "true or false")
-        return value
-
-    def optional_number(self, name: str) -> float | None:
-        value = self._parameters.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise self._bad(name, "a number or null")
-        return float(value)
-
-    def optional_list(self, name: str) -> tuple[object, ...] | None:
-        value = self._parameters.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, list):
-            raise self._bad(name, "a list or null")
-        return tuple(value)
-
-    def optional_object(self, name: str) -> dict[str, object] | None:
-        value = self._parameters.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise self._bad(name, "an object or null")
-        return value
-
-    def text_map(self, name: str, source: Mapping[str, object]) -> dict[str, str]:
-        value = source.get(name)
-        if not isinstance(value, dict):
-            return {}
-        return {key: item for key, item in value.items() if isinstance(item, str)}
 
 
 _Common = dict[str, object]
 
 
-def _retry(read: _Reader, common: _Common) -> Command:
+def _retry(read: ParameterReader, common: _Common) -> Command:
     args = read.optional_list("override_args")
     kwargs = read.optional_object("override_kwargs")
     if (args is None) != (kwargs is None):
@@ -306,29 +274,32 @@ def _retry(read: _Reader, common: _Common) -> Command:
         override_args=args,
         override_kwargs=kwargs,
         eta=read.optional_number("eta"),
-        priority=read.optional_text("priority", 40),
+        priority=read.informational("priority", 40),
     )
 
 
-def _bulk_retry(read: _Reader, common: _Common) -> Command:
+def _bulk_retry(read: ParameterReader, common: _Common) -> Command:
     filters = read.optional_object("filter") or {}
     ids = filters.get("task_ids")
-    if ids is None:
-        ids = []
-    if not isinstance(ids, list) or not all(isinstance(item, str) and item for item in ids):
-        raise CommandError("invalid", "bulk_retry: filter.task_ids must be a list of task ids")
-    unique = tuple(dict.fromkeys(ids))
-    limit = min(read.integer("max", 1, 2**53, default=BULK_LIMIT), BULK_LIMIT)
+    unique: dict[str, None] = {}
+    if ids is not None:
+        if not isinstance(ids, list):
+            raise CommandError("invalid", "bulk_retry: filter.task_ids must be a list")
+        for item in cast("list[object]", ids):
+            if not isinstance(item, str) or not item:
+                raise CommandError("invalid", "bulk_retry: filter.task_ids must hold task ids")
+            unique[item] = None
+    limit = min(read.integer("max", 1, None, default=BULK_LIMIT), BULK_LIMIT)
     return BulkRetry(
         **common,  # type: ignore[arg-type]
-        task_ids=unique[:limit],
+        task_ids=tuple(unique)[:limit],
         skipped=max(0, len(unique) - limit),
-        task_names=read.text_map("task_names", filters),
-        task_priorities=read.text_map("task_priorities", filters),
+        task_names=text_map(filters, "task_names"),
+        task_priorities=text_map(filters, "task_priorities"),
     )
 
 
-def _purge(read: _Reader, common: _Common) -> Command:
+def _purge(read: ParameterReader, common: _Common) -> Command:
     return PurgeQueue(
         **common,  # type: ignore[arg-type]
         queue=read.text("queue", 200),
@@ -337,41 +308,47 @@ def _purge(read: _Reader, common: _Common) -> Command:
     )
 
 
-def _dead_letters(read: _Reader, common: _Common) -> Command:
+def _dead_letters(read: ParameterReader, common: _Common) -> Command:
+    try:
+        cursor = read.optional_text("cursor", 200)
+    except CommandError:
+        # The brain turns exactly these words into a 422 (commands.md 7).
+        raise CommandError("invalid", "invalid dead-letter cursor") from None
     return ListDeadLetters(
         **common,  # type: ignore[arg-type]
         queue=read.optional_text("queue", 200),
         limit=read.integer("limit", 1, 200, default=100),
-        cursor=read.optional_text("cursor", 200),
+        cursor=cursor,
     )
 
 
-def _submission(read: _Reader, name: str) -> dict[str, object]:
+def _submission(read: ParameterReader, name: str) -> dict[str, object]:
     return {
         "task_name": read.text(name, 500),
         "args": read.optional_list("args") or (),
         "kwargs": read.optional_object("kwargs") or {},
         "queue": read.optional_text("queue", 200),
-        "schedule_id": read.optional_text("schedule_id", 200),
-        "schedule_name": read.optional_text("schedule_name", 500),
+        # One failed fire disables its schedule, so what is only shown never fails (commands.md 8).
+        "schedule_id": read.informational("schedule_id", 200),
+        "schedule_name": read.informational("schedule_name", 500),
     }
 
 
-def _submit(read: _Reader, common: _Common) -> Command:
+def _submit(read: ParameterReader, common: _Common) -> Command:
     return SubmitTask(**common, **_submission(read, "name"))  # type: ignore[arg-type]
 
 
-def _fire(read: _Reader, common: _Common) -> Command:
+def _fire(read: ParameterReader, common: _Common) -> Command:
     return FireSchedule(
         **common,  # type: ignore[arg-type]
         **_submission(read, "task_name"),  # type: ignore[arg-type]
         fire_id=read.text("fire_id", 200),
-        scheduled_for=read.optional_text("scheduled_for", 64),
-        fired_at=read.optional_text("fired_at", 64),
+        scheduled_for=read.informational("scheduled_for", 64),
+        fired_at=read.informational("fired_at", 64),
     )
 
 
-def _resize(read: _Reader, common: _Common) -> Command:
+def _resize(read: ParameterReader, common: _Common) -> Command:
     return ResizePool(
         **common,  # type: ignore[arg-type]
         worker_name=read.text("worker_name", 200),
@@ -379,7 +356,7 @@ def _resize(read: _Reader, common: _Common) -> Command:
     )
 
 
-def _consumer(read: _Reader, common: _Common) -> Command:
+def _consumer(read: ParameterReader, common: _Common) -> Command:
     return ChangeConsumer(
         **common,  # type: ignore[arg-type]
         worker_name=read.text("worker_name", 200),
@@ -387,27 +364,30 @@ def _consumer(read: _Reader, common: _Common) -> Command:
     )
 
 
-def _rate(read: _Reader, common: _Common) -> Command:
+def _rate(read: ParameterReader, common: _Common) -> Command:
+    rate = read.text("rate", 40)
+    if not _RATE.fullmatch(rate):
+        raise CommandError("invalid", "rate_limit: rate must be 0, n, n/s, n/m or n/h")
     return RateLimit(
         **common,  # type: ignore[arg-type]
         task_name=read.text("task_name", 500),
-        rate=read.text("rate", 40),
+        rate=rate,
         worker_name=read.optional_text("worker_name", 200),
     )
 
 
-def _by_task_id(kind: type[_TaskCommand]) -> Callable[[_Reader, _Common], Command]:
-    def build(read: _Reader, common: _Common) -> Command:
+def _by_task_id(kind: type[_TaskCommand]) -> Callable[[ParameterReader, _Common], Command]:
+    def build(read: ParameterReader, common: _Common) -> Command:
         return kind(**common, task_id=read.text("task_id", 200))  # type: ignore[arg-type]
 
     return build
 
 
-def _restart(read: _Reader, common: _Common) -> Command:
+def _restart(read: ParameterReader, common: _Common) -> Command:
     return RestartWorker(**common, worker_name=read.text("worker_name", 200))  # type: ignore[arg-type]
 
 
-_BUILDERS: Mapping[str, Callable[[_Reader, _Common], Command]] = {
+_BUILDERS: Mapping[str, Callable[[ParameterReader, _Common], Command]] = {
     "retry_task": _retry,
     "cancel_task": _by_task_id(CancelTask),
     "requeue_dead_letter": _by_task_id(RequeueDeadLetter),
@@ -446,8 +426,10 @@ def parse_envelope(command_id: str, payload: Mapping[str, object]) -> Command:
         action=action if isinstance(action, str) else "",
         claim_token=token if isinstance(token, str) else None,
         timeout_seconds=timeout
-        if isinstance(timeout, int) and not isinstance(timeout, bool) and 1 <= timeout <= 3600
-        else 60,
+        if isinstance(timeout, int)
+        and not isinstance(timeout, bool)
+        and 1 <= timeout <= _MAX_TIMEOUT_SECONDS
+        else _DEFAULT_TIMEOUT_SECONDS,
         issued_by=issuer if isinstance(issuer, str) else None,
     )
 
@@ -467,9 +449,11 @@ def parse_command(command_id: str, payload: Mapping[str, object]) -> Command:
     head = parse_envelope(command_id, payload)
     build = _BUILDERS.get(head.action)
     if build is None:
-        raise CommandError("unsupported", f"this agent does not know the action {head.action!r}")
-    parameters = payload.get("parameters")
-    if not isinstance(parameters, dict):
+        raise CommandError(
+            "unsupported", f"this agent does not know the action {head.action[:80]!r}"
+        )
+    parameters = json_object(payload.get("parameters"))
+    if parameters is None:
         raise CommandError("invalid", f"{head.action}: parameters must be an object")
     common: _Common = {
         "id": head.id,
@@ -479,7 +463,7 @@ def parse_command(command_id: str, payload: Mapping[str, object]) -> Command:
         "timeout_seconds": head.timeout_seconds,
         "issued_by": head.issued_by,
     }
-    return build(_Reader(head.action, parameters), common)
+    return build(ParameterReader(head.action, parameters), common)
 
 
 def _engine_of(
@@ -488,12 +472,13 @@ def _engine_of(
     """The engine that target, parameters and filter agree on; None when none is named."""
     named: set[str] = set()
     for source in (payload.get("target"), parameters, parameters.get("filter")):
-        if isinstance(source, dict):
-            engine = source.get("engine")
-            if isinstance(engine, str) and engine:
-                named.add(engine)
+        engine = (json_object(source) or {}).get("engine")
+        if isinstance(engine, str) and engine:
+            named.add(engine)
     if len(named) > 1:
         raise CommandError(
-            "refused", f"{action}: the frame names several engines: {', '.join(sorted(named))}"
+            "refused",
+            f"{action}: the frame names several engines: "
+            + ", ".join(name[:40] for name in sorted(named)),
         )
     return next(iter(named), None)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""How frames travel between this process and the brain."""

@@ -37,6 +37,18 @@ class Transport(Protocol):
         """`ws` or `longpoll`."""
         ...
 
+    def preload(self) -> None:
+        """Import everything `connect` needs, on the caller's thread.
+
+        Nothing may be imported on the agent's thread: a fork meanwhile would leave the child's
+        import lock held.
+        """
+        ...
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: let go of the parent's socket without closing the parent's session."""
+        ...
+
     async def connect(self) -> Connection:
         """Open one connection and authenticate it. Cancellable at any point.
 

@@ -1,0 +1,51 @@
+"""How command acknowledgements and results lie in the outbox's results lane.
+
+Three lines: the frame type, the command id as JSON, the payload as canonical JSON, whose bytes are
+spliced into the signed frame as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from z4j_fastapi.protocol.canonical import canonical_bytes
+
+ACK = b"command_ack"
+RESULT = b"command_result"
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRecord:
+    """One stored answer to a command."""
+
+    frame_type: bytes
+    command_id: str
+    payload: bytes
+
+
+def encode(frame_type: bytes, command_id: str, payload: Mapping[str, object] | bytes) -> bytes:
+    """Render an answer for the outbox.
+
+    Args:
+        frame_type: `ACK` or `RESULT`.
+        command_id: 1 to 64 characters.
+        payload: The frame's payload, or its canonical bytes.
+    """
+    body = payload if isinstance(payload, bytes) else canonical_bytes(dict(payload))
+    return b"%b\n%b\n%b" % (frame_type, canonical_bytes(command_id), body)
+
+
+def decode(record: bytes) -> ControlRecord:
+    """The stored answer.
+
+    Raises:
+        ValueError: The record is not one of ours.
+    """
+    frame_type, command_id, payload = record.split(b"\n", 2)
+    if frame_type not in (ACK, RESULT):
+        msg = "unknown control record"
+        raise ValueError(msg)
+
+    return ControlRecord(frame_type, json.loads(command_id), payload)
