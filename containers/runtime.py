@@ -11,6 +11,7 @@ from z4j_fastapi.runtime.inert import InertRuntime
 
 if TYPE_CHECKING:
     from z4j_fastapi.clock import Clock
+    from z4j_fastapi.containers.outbox import Storage
     from z4j_fastapi.counters import LossCounters
     from z4j_fastapi.engines.base import EngineAdapter
     from z4j_fastapi.observability import Observability
@@ -36,6 +37,7 @@ def build_runtime(
     counters: LossCounters,
     framework: FastAPIFrameworkAdapter,
     default_role: str,
+    storage: Callable[[], Storage],
     outbox: Callable[[], Outbox],
     recorder: Callable[[], Recorder],
     transport: Callable[[], Transport],
@@ -59,4 +61,5 @@ def build_runtime(
         engines=attached,
         framework=framework,
         default_role=default_role,
+        relocated=storage().relocated,
     )

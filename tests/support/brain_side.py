@@ -67,7 +67,7 @@ class BrainSide:
         }
         return json.dumps(frame).encode()
 
-    def frame(self, frame_type, payload, now=NOW, **changes):
+    def frame(self, frame_type, payload, now=NOW, /, **changes):
         """One signed frame; `changes` replace or add members before it is signed, `...` removes."""
         self.sent += 1
         frame = {

@@ -92,11 +92,6 @@ class Outbox(Protocol):
         """The worker directory in use; after `open`."""
         ...
 
-    @property
-    def relocated(self) -> str | None:
-        """Why the directory is not the configured one; None when it is."""
-        ...
-
     def open(self) -> None:
         """Create or take the directory, lock it, cut torn tails. Idempotent.
 

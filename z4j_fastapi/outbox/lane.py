@@ -1,13 +1,8 @@
-"""One ordered stream of records: segments on disk, a cursor, and the newest records in memory.
-
-    acknowledged        reader                 on disk         last
-         |-----------------|---------------------|---------------|
-         segments ...............................  overflow ring    (only while the disk refuses)
-                           memory tail ...........                  (only while the reader keeps up)
+"""One ordered stream of records, safe to use from several threads.
 
 Appends come from any thread, reads and acknowledgements from the agent's loop thread, the rest from
-whoever does file work for it. One short lock; never held across a sync or a read from disk, nor
-while logging.
+whoever does file work for it. One short lock around `LaneState`; never held across a sync or a read
+from disk, nor while logging or unlinking.
 """
 
 from __future__ import annotations
@@ -21,24 +16,17 @@ from pathlib import Path
 from zlib import crc32
 
 from z4j_fastapi.clock import Clock
-from z4j_fastapi.counters import LossCounters, LossReason
+from z4j_fastapi.counters import LossCounters
 from z4j_fastapi.errors import OutboxError
-from z4j_fastapi.outbox.ages import AgeMarks
 from z4j_fastapi.outbox.base import Record, RecordKind
-from z4j_fastapi.outbox.cursor import Cursor
-from z4j_fastapi.outbox.gaps import Gaps
-from z4j_fastapi.outbox.overflow import OverflowRing
-from z4j_fastapi.outbox.record import encode
+from z4j_fastapi.outbox.lane_state import Aftermath, LaneState
 from z4j_fastapi.outbox.retention import Retention
 from z4j_fastapi.outbox.segment import Found, Segment, SegmentReader
-from z4j_fastapi.outbox.store import PREFIXES, SegmentStore
+from z4j_fastapi.outbox.store import PREFIXES
 from z4j_fastapi.outbox.sync import Syncer
-from z4j_fastapi.outbox.tail import MemoryTail
 from z4j_fastapi.outbox.trouble import TroubleLog
 
-_UNREADABLE = {errno.ENOENT, errno.EIO}  # gone for good
-_OVER: dict[str, object] = {}  # marks the end of an episode among the notices
-_RING_FLUSH = 64  # records that one append takes back to disk: the lock stays short
+_GONE_FOR_GOOD = {errno.ENOENT, errno.EIO}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +48,6 @@ class LaneServices:
     segment_type: type[Segment] = Segment
 
 
-@dataclass(slots=True)
-class _Aftermath:
-    """What is left to do once the lock is free."""
-
-    doomed: list[Segment]
-    notices: list[tuple[str, dict[str, object]]]
-
-
 class FileLane:
     """A lane in a worker directory. Implements `base.Lane`.
 
@@ -81,105 +61,60 @@ class FileLane:
     def __init__(
         self, directory: Path, kind: RecordKind, *, retention: Retention, services: LaneServices
     ) -> None:
-        self._kind = kind
-        self._retention = retention
-        self._max_records = retention.max_records
-        self._max_bytes = retention.max_bytes
-        self._clock = services.clock
-        self._monotonic = services.clock.monotonic
-        self._counters = services.counters
-        self._syncer = services.syncer
-        self._trouble = services.trouble
-        self._segments = SegmentStore(
+        self._name = PREFIXES[kind]
+        self._state = LaneState(
             directory,
             kind,
-            segment_bytes=retention.segment_bytes,
+            retention=retention,
+            clock=services.clock,
+            counters=services.counters,
             segment_type=services.segment_type,
         )
-        self._cursor = Cursor(directory / f"{PREFIXES[kind]}.cursor")
         self._reader = SegmentReader(kind)
-        self._gaps = Gaps()
-        self._ages = AgeMarks()
-        self._ring = OverflowRing(keep_oldest=kind is RecordKind.RESULT)
-        self._tail = MemoryTail(0)
+        self._syncer = services.syncer
+        self._trouble = services.trouble
         # Re-entrant, since a signal handler or a finaliser that interrupts `append` may record an
         # event on the same thread: `_busy` then sends it to `_nested` instead of into half a state.
         self._lock = threading.RLock()
         self._busy = False
-        self._closed = False
         self._nested: list[bytes] = []
-        self._acknowledged = 0
-        self._last = 0
-        self._written: Segment | None = None
-        self._evicted = 0  # since the cursor was last stored
-        self._doomed: list[Segment] = []
-        self._notices: list[tuple[str, dict[str, object]]] = []
-        self._episodes: set[str] = set()
+        self._closed = False
 
     def open(self) -> None:
-        """Find what a former owner of the directory left.
+        """Find what a former owner of the directory left, and cut a torn tail.
 
         Raises:
             OSError: It cannot be read.
         """
-        tail = self._segments.open()
-        if tail is not None and tail.removed_bytes:
-            self._notice("outbox_tail_cut", bytes=tail.removed_bytes)
-            if tail.damaged:
-                self._counters.add(LossReason.CORRUPT)  # at least one; what it was is unknown
-        first = self._segments.first
-        with self._exclusive():
-            self._acknowledged = max(self._cursor.load() or 0, first.base - 1 if first else 0)
-            self._last = max(self._segments.last, self._acknowledged)
-            self._mark_ages()
-            self._tail.restart(self._last)
-            if self._last > self._acknowledged:
-                self._tail.drop()
-            self._advance(self._acknowledged)
-            self._retain()
+        with self._exclusive() as state:
+            state.open()
         self._settle()
-
-    def _mark_ages(self) -> None:
-        """A segment was last written when its last record was."""
-        offset = self._monotonic() - self._clock.now().timestamp()
-        for segment in self._segments:
-            self._ages.note(segment.last, segment.path.stat().st_mtime + offset)
-        self._ages.due = float("-inf")
 
     @property
     def acknowledged(self) -> int:
-        """Number up to which the brain has everything."""
-        return self._acknowledged
+        """Number up to which the brain has everything; reading starts after it."""
+        return self._state.acknowledged
 
     @property
     def last(self) -> int:
         """Number of the newest record; equals `acknowledged` when nothing is pending."""
-        return self._last
+        return self._state.last
 
     @property
     def pending(self) -> int:
         """Records not yet acknowledged, known gaps left out. Any thread."""
-        return max(0, self._last - self._acknowledged - self._gaps.count)
+        return self._state.pending
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of those records, about: of the oldest segment, its share. Any thread."""
-        with self._exclusive():
-            if not self.pending:
-                return 0
-            size = self._segments.size + self._ring.size
-            first = self._segments.first
-            if first is not None and self._acknowledged >= first.base:
-                done = self._acknowledged - first.base + 1
-                size -= first.size * done // max(done, first.last - first.base + 1)
-            return size
+        """Bytes of those records on disk and in the overflow ring, about. Any thread."""
+        with self._exclusive() as state:
+            return state.pending_bytes
 
     def oldest_age_seconds(self) -> float:
         """How long the oldest pending record has waited, about; 0.0 without any. Any thread."""
-        with self._exclusive():
-            self._ages.forget(self._acknowledged)
-            written = self._ages.oldest() if self.pending else None
-        return 0.0 if written is None else max(0.0, self._monotonic() - written)
+        with self._exclusive() as state:
+            return state.oldest_age_seconds()
 
     def append(self, payload: bytes) -> bool:
         """Store one record; on return the operating system has its bytes. Any thread.
@@ -193,143 +128,45 @@ class FileLane:
             OutboxError: The lane is closed.
         """
         checksum = crc32(payload)
-        aftermath = None
-        with self._lock:
+        state = self._state
+        lock = self._lock
+        lock.acquire()  # `with` costs half a microsecond more
+        try:
             if self._busy:
                 self._nested.append(payload)
                 return True
             if self._closed:
                 raise OutboxError("outbox: it is closed")
             self._busy = True
-            self._written = None
             try:
-                stored = self._store(payload, checksum)
+                stored = state.store(payload, checksum)
                 if self._nested:
                     self._store_nested()
-                written = self._written
-                if self._doomed or self._notices:
-                    aftermath = self._take_aftermath()
+                written, state.written = state.written, None
+                aftermath = state.take_aftermath()
             except BaseException:
                 # KeyboardInterrupt: the record may be on disk and not in the tail. Read from disk.
-                self._tail.drop()
+                state.tail.drop()
                 raise
             finally:
                 self._busy = False
+        finally:
+            lock.release()
         if written is not None:
             self._syncer.wrote(written)
         if aftermath is not None:
             self._clear_up(aftermath)
         return stored
 
-    def _store(self, payload: bytes, checksum: int) -> bool:
-        if self._ring:
-            if self._ring.retry_due(self._monotonic()):
-                self._flush_ring(_RING_FLUSH)
-            if self._ring:
-                return self._overflow(payload)
-        # Taken before the write, so that no interrupt can make two records share a number.
-        number = self._last = self._last + 1
-        try:
-            self._written = self._segments.append(
-                encode(self._kind, number, payload, checksum), number
-            )
-        except OSError as error:
-            self._last = number - 1
-            self._ring.postpone(self._monotonic())
-            self._notice("outbox_disk_refused", error=error.strerror, errno=error.errno)
-            return self._overflow(payload)
-        if self._tail.active:
-            self._tail.push(number, payload)
-        now = self._monotonic()
-        if now >= self._ages.due:
-            self._ages.note(number, now)
-        if self._max_records is not None:
-            self._retain()
-        return True
-
     def _store_nested(self) -> None:
         while self._nested:
             payload = self._nested.pop(0)
-            self._store(payload, crc32(payload))
-
-    def _overflow(self, payload: bytes) -> bool:
-        """Keep a record in memory, behind all others."""
-        number = self._last + 1
-        dropped = self._ring.push(number, payload)
-        if dropped is None:
-            self._counters.add(LossReason.DISK)
-            return False
-        self._last = number
-        self._tail.drop()  # everything in it is on disk, and the ring is read behind that
-        if dropped:
-            self._counters.add(LossReason.DISK, self._gaps.add(dropped[0], dropped[-1]))
-            self._advance(self._acknowledged)
-        now = self._monotonic()
-        if now >= self._ages.due:
-            self._ages.note(number, now)
-        self._retain()
-        return True
-
-    def _flush_ring(self, limit: int) -> None:
-        """Take records from the ring to the disk, oldest first, until that refuses again."""
-        while self._ring and limit > 0:
-            number, payload = self._ring.first
-            try:
-                data = encode(self._kind, number, payload, crc32(payload))
-                self._written = self._segments.append(data, number)
-            except OSError:
-                self._ring.postpone(self._monotonic())
-                return
-            self._ring.pop()
-            limit -= 1
-        if not self._ring:
-            self._episode_over("outbox_disk_refused")
-
-    def _retain(self) -> None:
-        """Evict what is beyond the bounds, oldest first."""
-        waiting = self._last - self._acknowledged
-        if self._max_records is not None and waiting > self._max_records:
-            excess = self._retention.excess_records(self.pending)
-            if excess:
-                self._evict(self._acknowledged + excess, LossReason.CAPACITY)
-        if self._max_bytes is None:
-            return
-        while self._segments.size > self._max_bytes:
-            first = self._segments.first
-            if first is None or first.last >= self._segments.last:
-                break
-            self._evict(first.last, LossReason.CAPACITY)
-
-    def _evict(self, up_to: int, reason: LossReason) -> None:
-        before = self.pending
-        self._advance(up_to)
-        lost = before - self.pending
-        if not lost:
-            return
-        self._counters.add(reason, lost)
-        if reason is LossReason.CAPACITY:
-            self._notice("outbox_full")
-        self._evicted += lost
-        if self._evicted >= self._retention.cursor_step:
-            self._store_cursor()
-
-    def _advance(self, position: int) -> None:
-        """Be done with everything up to `position`."""
-        position = self._gaps.pass_over(position)
-        self._acknowledged = position
-        self._ring.discard(position)
-        self._doomed += self._segments.release(position)
-        self._ages.forget(position)
-
-    def _store_cursor(self) -> None:
-        self._evicted = 0
-        try:
-            self._cursor.store(self._acknowledged)
-        except OSError as error:  # costs a second delivery after a crash, nothing else
-            self._notice("outbox_cursor_failed", error=error.strerror)
+            self._state.store(payload, crc32(payload))
 
     def read(self, after: int, *, max_records: int, max_bytes: int) -> list[Record]:
         """Records with a number above `after`, in order, from memory or disk.
+
+        Gaps (evicted or corrupt records) are skipped and counted.
 
         Args:
             after: Number of the last record already taken.
@@ -347,11 +184,10 @@ class FileLane:
             )
             records += found
             max_bytes -= sum(len(record.payload) for record in found)
-        with self._exclusive():
-            if position >= self._last and not self._ring:
-                self._tail.restart(position)  # caught up: from here on, memory
-            if records and records[0].number <= self._acknowledged:  # evicted in the meantime
-                records = [record for record in records if record.number > self._acknowledged]
+        with self._exclusive() as state:
+            state.caught_up(position)
+            if records and records[0].number <= state.acknowledged:  # evicted in the meantime
+                records = [record for record in records if record.number > state.acknowledged]
         self._settle()
         return records
 
@@ -363,60 +199,37 @@ class FileLane:
         Returns:
             The position reached, the records, and whether there may be more behind them that fit.
         """
-        taken: list[tuple[int, bytes]] = []
-        size = last = 0
-        with self._exclusive():
-            position = max(position, self._acknowledged)
-            tail = self._tail
-            segment = None if tail.covers(position) else self._segments.locate(position)
-            if segment is not None:
-                size, last = segment.size, segment.last
-            elif tail.active or self._ring:
-                take = self._ring.peek if self._ring else tail.take
-                taken = take(
+        with self._exclusive() as state:
+            position = max(position, state.acknowledged)
+            part = state.locate(position)
+            if part is None:
+                position, taken = state.take_from_memory(
                     position,
                     max_records=max_records,
                     max_bytes=max_bytes,
                     at_least_one=at_least_one,
                 )
-            else:
-                self._note_missing(position + 1, self._last)
-                position = max(position, self._last)
-        if segment is None:
-            records = [Record(number, payload) for number, payload in taken]
-            return (records[-1].number if records else position), records, False
+                return position, [Record(number, payload) for number, payload in taken], False
         try:
             found = self._reader.read(
-                segment.path,
-                size,
+                part.path,
+                part.size,
                 after=position,
                 max_records=max_records,
                 max_bytes=max_bytes,
                 at_least_one=at_least_one,
             )
         except OSError as error:
-            if error.errno not in _UNREADABLE:  # out of descriptors, say: try again later
+            if error.errno not in _GONE_FOR_GOOD:  # out of descriptors, say: try again later
                 self._trouble.begin("outbox_read_failed", error=error.strerror)
                 return position, [], False
             found = Found([], exhausted=True)
         self._trouble.end("outbox_read_failed")
-        with self._exclusive():
-            for record in found.records:
-                if record.number > position + 1:
-                    self._note_missing(position + 1, record.number - 1)
-                position = record.number
-            if found.exhausted:
-                self._note_missing(position + 1, last)
-                position = max(position, last)
+        with self._exclusive() as state:
+            position = state.note_read(
+                found.records, position, part.last if found.exhausted else None
+            )
         return position, found.records, found.exhausted
-
-    def _note_missing(self, first: int, last: int) -> None:
-        """Count records that should lie on disk and do not."""
-        lost = self._gaps.add(max(first, self._acknowledged + 1), last)
-        if lost:
-            self._counters.add(LossReason.CORRUPT, lost)
-            self._notice("outbox_records_damaged", first=first)
-            self._advance(self._acknowledged)
 
     def acknowledge(self, up_to: int) -> None:
         """Forget everything up to and including `up_to`, durably.
@@ -426,22 +239,16 @@ class FileLane:
         Args:
             up_to: Number of a record; what is not there (any more) is ignored.
         """
-        with self._exclusive():
-            if up_to > self._acknowledged:
-                self._advance(min(up_to, self._last))
-                self._store_cursor()
-                if not self.pending:
-                    self._episode_over("outbox_full")
-            if self._ring:
-                self._doomed += self._segments.release_active(self._acknowledged)
+        with self._exclusive() as state:
+            state.acknowledge(up_to)
         self._settle()
-        if self._ring:
-            self.recover()
+        if state.overflowing:
+            self.recover()  # into the space that has just become free
 
     def recover(self) -> None:
-        """Try to take the overflow ring back to disk now."""
-        with self._exclusive():
-            self._flush_ring(len(self._ring))
+        """Try now to take to the disk what it refused before."""
+        with self._exclusive() as state:
+            state.flush_ring()
         self._settle()
 
     def expire(self, older_than_seconds: float) -> int:
@@ -450,75 +257,54 @@ class FileLane:
         Args:
             older_than_seconds: Age from which a record is worth nothing to anybody.
         """
-        with self._exclusive():
-            before = self.pending
-            up_to = self._ages.written_before(self._monotonic() - older_than_seconds)
-            if up_to > self._acknowledged:
-                self._evict(up_to, LossReason.EXPIRED)
-                self._store_cursor()
-            dropped = before - self.pending
+        with self._exclusive() as state:
+            dropped = state.expire(older_than_seconds)
         self._settle()
         return dropped
 
     def close(self) -> None:
         """Write what can be written, and close the files. Idempotent."""
-        with self._exclusive():
+        with self._exclusive() as state:
             self._closed = True
-            self._flush_ring(len(self._ring))
-            if self._ring:
-                self._counters.add(LossReason.DISK, len(self._ring))
-                self._last = self._ring.first[0] - 1
-                while self._ring:
-                    self._ring.pop()
-            self._segments.retire()
+            state.close()
         self._settle()
-        self.abandon()
+        self._reader.close()
 
     def abandon(self) -> None:
-        """Close the files and touch nothing else: what a forked child does with inherited ones."""
-        self._segments.retire()
+        """Close the files and touch nothing else: what a forked child does with inherited ones.
+
+        Without the lock, which another thread of the parent may have held.
+        """
+        self._closed = True
+        self._state.abandon()
         self._reader.close()
-        self._cursor.close()
 
     @contextmanager
-    def _exclusive(self) -> Generator[None, None, None]:
+    def _exclusive(self) -> Generator[LaneState, None, None]:
         with self._lock:
             interrupted, self._busy = self._busy, True
             try:
-                yield
-                if not interrupted:
+                yield self._state
+                if not interrupted and self._nested:
                     self._store_nested()
             finally:
                 self._busy = interrupted
 
-    def _notice(self, event: str, **fields: object) -> None:
-        """Log the beginning of an episode, once the lock is free."""
-        if event not in self._episodes:
-            self._episodes.add(event)
-            self._notices.append((event, fields))
-
-    def _episode_over(self, event: str) -> None:
-        if event in self._episodes:
-            self._episodes.discard(event)
-            self._notices.append((event, _OVER))
-
-    def _take_aftermath(self) -> _Aftermath:
-        doomed, self._doomed = self._doomed, []
-        notices, self._notices = self._notices, []
-        return _Aftermath(doomed, notices)
-
     def _settle(self) -> None:
         """Do what had to wait for the lock to be free."""
-        if self._doomed or self._notices:
-            with self._lock:
-                aftermath = self._take_aftermath()
+        with self._lock:
+            written, self._state.written = self._state.written, None
+            aftermath = self._state.take_aftermath()
+        if written is not None:
+            self._syncer.wrote(written)
+        if aftermath is not None:
             self._clear_up(aftermath)
 
-    def _clear_up(self, aftermath: _Aftermath) -> None:
+    def _clear_up(self, aftermath: Aftermath) -> None:
         for segment in aftermath.doomed:
             segment.unlink()
-        for event, fields in aftermath.notices:
-            if fields is _OVER:
-                self._trouble.info(event + "_over", lane=PREFIXES[self._kind])
+        for notice in aftermath.notices:
+            if notice.over:
+                self._trouble.info(notice.event + "_over", lane=self._name)
             else:
-                self._trouble.warning(event, lane=PREFIXES[self._kind], **fields)
+                self._trouble.warning(notice.event, lane=self._name, **notice.fields)

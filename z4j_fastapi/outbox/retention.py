@@ -38,11 +38,3 @@ class Retention:
     def cursor_step(self) -> int:
         """Evicted records after which the cursor is stored; a crash evicts fewer again."""
         return max(1, (self.max_records or 0) // _CURSOR_STEPS_A_BOUND)
-
-    def excess_records(self, pending: int) -> int:
-        """How many of `pending` records have to go."""
-        return 0 if self.max_records is None else max(0, pending - self.max_records)
-
-    def excess_bytes(self, size: int) -> int:
-        """How many of `size` bytes on disk have to go."""
-        return 0 if self.max_bytes is None else max(0, size - self.max_bytes)

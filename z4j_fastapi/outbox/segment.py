@@ -48,7 +48,7 @@ class Segment:
         size: Bytes of whole records in it.
     """
 
-    __slots__ = ("_descriptor", "base", "dirty", "last", "named", "path", "size", "torn")
+    __slots__ = ("_descriptor", "_fd", "base", "dirty", "last", "named", "path", "size", "torn")
 
     def __init__(self, path: Path, base: int, *, last: int, size: int) -> None:
         self.path = path
@@ -59,6 +59,7 @@ class Segment:
         self.dirty = False  # written since the last sync began (sync.py)
         self.named = False  # its name in the directory is on the disk (sync.py)
         self._descriptor: Descriptor | None = None
+        self._fd = -1
 
     def append(self, data: bytes, number: int) -> None:
         """Write one record behind the last one.
@@ -70,16 +71,14 @@ class Segment:
             OSError: The disk refused, and `size` and `last` are as before. What a short write
                 left was cut off; where that failed too, `torn` is set.
         """
-        if self._descriptor is None:
-            # Truncated: whatever has this name holds no record that anybody was promised.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC
-            self._descriptor = open_private(self.path, flags)
-        fd = self._descriptor.fd
+        fd = self._fd
+        if fd < 0:
+            fd = self._create()
         try:
-            written = self.write(fd, data)
+            written = os.write(fd, data)
             if written != len(data):
-                self._finish(fd, data, written)
-            self.size += len(data)
+                self._finish(data, written)
+            self.size += written
             self.last = number
         except OSError:
             raise
@@ -89,27 +88,33 @@ class Segment:
             self.last = number
             raise
 
-    def write(self, fd: int, data: bytes) -> int:
-        """The one `write` a record; in tests a subclass is the full disk."""
-        return os.write(fd, data)
+    def _create(self) -> int:
+        # Truncated: whatever has this name holds no record that anybody was promised.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+        self._descriptor = open_private(self.path, flags)
+        self._fd = self._descriptor.fd
+        return self._fd
 
-    def _finish(self, fd: int, data: bytes, written: int) -> None:
+    def _finish(self, data: bytes, written: int) -> None:
         """Continue after a short write, or take back what it left."""
+        begun = written
         try:
             while written < len(data):
-                written += self.write(fd, data[written:])
+                written += os.write(self._fd, data[written:])
         except OSError:
             try:
-                os.ftruncate(fd, self.size)
+                os.ftruncate(self._fd, self.size)
             except OSError:
                 self.torn = True
             raise
+        self.size += written - begun  # the caller adds what its own write wrote
 
     def retire(self) -> None:
         """No record will be appended any more. Idempotent."""
         if self._descriptor is not None:
             self._descriptor.close()
             self._descriptor = None
+            self._fd = -1
 
     def unlink(self) -> None:
         """Remove the file. Idempotent."""

@@ -23,13 +23,9 @@ from typing import cast
 from z4j_fastapi.errors import OutboxError
 from z4j_fastapi.outbox.base import RecordKind
 from z4j_fastapi.outbox.files import Descriptor, make_private_directory, open_private
+from z4j_fastapi.outbox.flock import try_lock
 from z4j_fastapi.outbox.segment import parse_segment_name
 from z4j_fastapi.outbox.store import PREFIXES
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _LOCK = "lock"
 _META = "meta.json"
@@ -116,7 +112,7 @@ def _make(base: Path, path: Path, agent: str) -> WorkerDirectory | None:
     lock = open_private(unfinished / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     directory = WorkerDirectory(unfinished, lock)
     try:
-        _try_lock(lock)
+        try_lock(lock)
         meta = open_private(unfinished / _META, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             os.write(meta.fd, json.dumps({"format": 1, "agent": agent}).encode())
@@ -138,13 +134,11 @@ def take(path: Path) -> WorkerDirectory | None:
     Raises:
         OSError: It cannot be looked at.
     """
-    if fcntl is None:
-        return None
     try:
         lock = open_private(path / _LOCK, os.O_RDWR | os.O_CREAT)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if _try_lock(lock) and _still_named(path / _LOCK, lock):
+    if try_lock(lock) and _still_named(path / _LOCK, lock):
         return WorkerDirectory(path, lock)
     lock.close()
     return None
@@ -206,16 +200,6 @@ def has_work_for_others(path: Path, expired_before: float) -> bool:
 def worker_directory_name(worker_id: str) -> str:
     """A worker id as the name of a directory."""
     return _UNSAFE.sub("_", worker_id).lstrip(".")[:_NAME_LENGTH] or "worker"
-
-
-def _try_lock(lock: Descriptor) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False  # held; or a file system without locks, where nobody may adopt
-    return True
 
 
 def _still_named(path: Path, lock: Descriptor) -> bool:

@@ -14,7 +14,6 @@ from typing import NoReturn, cast
 from z4j_fastapi.errors import LocalProtocolError
 from z4j_fastapi.protocol.violations import violation
 
-
 _MAX_DEPTH = 100
 
 

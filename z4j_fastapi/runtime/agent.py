@@ -18,6 +18,7 @@ import anyio.to_thread
 from z4j_fastapi.counters import LossCounters
 from z4j_fastapi.engines.base import Attachment
 from z4j_fastapi.errors import ConfigError, Failure, TransportError
+from z4j_fastapi.observability.metrics import BufferLevel
 from z4j_fastapi.protocol.backoff import Backoff, Streaks
 from z4j_fastapi.runtime.heartbeat import Heartbeat
 from z4j_fastapi.runtime.hello import build_hello
@@ -66,6 +67,7 @@ class AgentRuntime:
         engines: Adapters to attach at start.
         framework: The host framework's adapter.
         default_role: Worker role where the settings name none.
+        relocated: Why the outbox is not where it was wanted; None when it is.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class AgentRuntime:
         engines: Iterable[EngineAdapter],
         framework: FastAPIFrameworkAdapter,
         default_role: str = "web",
+        relocated: str | None = None,
     ) -> None:
         self.config = settings
         self.framework = framework
@@ -97,6 +100,7 @@ class AgentRuntime:
         self._dispatcher = dispatcher
         self._given_engines = tuple(engines)
         self._default_role = default_role
+        self._relocated = relocated
         self._lock = threading.RLock()
         self._state = RuntimeState.STOPPED
         self._thread: LoopThread | None = None
@@ -178,6 +182,7 @@ class AgentRuntime:
         """The parts that live as long as one start."""
         settings = self.config
         metrics = self._observability.metrics
+        metrics.observe(recorded=lambda: self._recorder.recorded, level=self._buffer_level)
         self._stop_asked = asyncio.Event()
         self._backoff = backoff = Backoff(random.Random())  # noqa: S311 - jitter, no secret
         self._sender = sender = Sender(
@@ -380,7 +385,7 @@ class AgentRuntime:
             buffer_bytes=depth.bytes if depth else 0,
             buffer_oldest_age_seconds=depth.oldest_age_seconds if depth else 0.0,
             directory=str(self._outbox.directory) if running else None,
-            relocated=self._outbox.relocated if running else None,
+            relocated=self._relocated,
             last_error=facts.last_error,
             last_error_kind=facts.last_error_kind,
             last_online_at=facts.last_online_at,
@@ -467,6 +472,7 @@ class AgentRuntime:
         self._identity = None
         self._state = RuntimeState.STOPPED
         self._counters.reinit_after_fork()
+        self._observability.reinit_after_fork()
         self._outbox.reinit_after_fork()
         self._dispatcher.reinit_after_fork()
         self._resume_in_child = was_alive
@@ -542,6 +548,10 @@ class AgentRuntime:
             await asyncio.sleep(ADOPT_SECONDS)
 
     # -- small parts -----------------------------------------------------------------------------
+
+    def _buffer_level(self) -> BufferLevel:
+        depth = self._outbox.depth()
+        return BufferLevel(records=depth.events + depth.results, bytes=depth.bytes)
 
     def _park(self, parked: bool) -> None:
         self._recorder.parked = parked

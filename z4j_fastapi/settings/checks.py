@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,8 @@ _KEYS = "redaction_extra_key_patterns"
 _VALUES = "redaction_extra_value_patterns"
 _USEFUL_PAYLOAD_BYTES = 8192
 _PEM_BYTES_SEARCHED = 1 << 20
+#: Python's error about a regular expression may quote a part of it.
+_QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)
 
 
 def check_values(values: Mapping[str, object], *, bad: frozenset[str]) -> list[Problem]:
@@ -145,7 +148,7 @@ def _check_redaction(values: Mapping[str, object]) -> Iterator[Problem]:
 
     for text in check_patterns(keys, patterns):
         name = _VALUES if text.startswith(_VALUES) else _KEYS
-        rest = text.removeprefix(name).lstrip(": ")
+        rest = _QUOTED.sub("...", text.removeprefix(name).lstrip(": "))
         yield _problem(name, " ".join(rest.split()), redaction=True)
 
 

@@ -17,7 +17,8 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 BufferSync = Literal["interval", "always", "never"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+# Without methods of its own: generating them takes milliseconds, and `AgentSettings` has its own.
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, init=False, eq=False)
 class SettingFields:
     """The fields of `AgentSettings`; never made by itself.
 

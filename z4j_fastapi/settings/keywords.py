@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from z4j_fastapi.settings.fields import SETTINGS
 
@@ -50,6 +49,8 @@ def check_keyword_names(
     """
     known = frozenset(allowed)
     for name in sorted(set(names) - known):
+        from difflib import get_close_matches  # noqa: PLC0415 - only for the error
+
         close = get_close_matches(name, sorted(known), n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise TypeError(f"{caller}() got an unexpected keyword argument {name!r}{hint}")

@@ -49,7 +49,7 @@ def load_settings(
     loaded = read_sources(keywords, environment.values)
     values = loaded.values
     problems = loaded.problems
-    _expand_paths(values, problems)
+    _expand_ca_file(values, problems)
     bad = frozenset(problem.field for problem in problems)
     problems += check_values(values, bad=bad)
     problems.sort(key=lambda problem: _ORDER[problem.field])
@@ -70,18 +70,17 @@ def _is_blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _expand_paths(values: dict[str, object], problems: list[Problem]) -> None:
-    # Not `home`: without a home directory the state directory is relocated, which is no problem.
-    for name in ("buffer_path", "ca_file"):
-        path = values[name]
-        if isinstance(path, Path):
-            try:
-                values[name] = path.expanduser()
-            except RuntimeError:
-                text = "begins with ~ but there is no such home directory; give an absolute path"
-                variable = SETTINGS[name].environment
-                problems.append(Problem(field=name, text=text, environment=variable))
-                values[name] = None
+def _expand_ca_file(values: dict[str, object], problems: list[Problem]) -> None:
+    # Not `home` and `buffer_path`: the outbox expands them, and moves elsewhere where it cannot.
+    path = values["ca_file"]
+    if isinstance(path, Path):
+        try:
+            values["ca_file"] = path.expanduser()
+        except RuntimeError:
+            text = f"begins with ~ but there is no such home; {SETTINGS['ca_file'].fix}"
+            variable = SETTINGS["ca_file"].environment
+            problems.append(Problem(field="ca_file", text=text, environment=variable))
+            values["ca_file"] = None
 
 
 def _error(problems: Sequence[Problem]) -> ConfigError:

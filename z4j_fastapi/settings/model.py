@@ -7,14 +7,13 @@ import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, NoReturn
 
 from pydantic import SecretStr
 
 from z4j_fastapi.errors import ConfigError
 from z4j_fastapi.settings.description import Kind
-from z4j_fastapi.settings.fields import SETTINGS, SettingFields
+from z4j_fastapi.settings.fields import SETTINGS, LogLevel, SettingFields
 from z4j_fastapi.settings.hmac_secret import decode_hmac_secret
 from z4j_fastapi.settings.urls import masked_url
 
@@ -71,33 +70,38 @@ class AgentSettings(SettingFields):
         return f"ws{self.brain_url.removeprefix('http').rstrip('/')}/ws/agent"
 
     @property
-    def buffer_directory(self) -> Path | None:
-        """Directory that `buffer_path` names, None when it was not given."""
-        if self.buffer_path is not None and self.buffer_path.suffix in (".sqlite", ".db"):
-            return self.buffer_path.parent
-        return self.buffer_path
-
-    @property
     def proxy_url(self) -> str | None:
         """The proxy with its credentials, or `none`, or None when it was not given. A secret."""
         return None if self.proxy is None else self.proxy.get_secret_value()
 
     @property
+    def explicit_log_level(self) -> LogLevel | None:
+        """`log_level` where it was given; None leaves the loggers alone."""
+        return None if self.source_of("log_level") == "default" else self.log_level
+
+    @property
     def deployment_fingerprint(self) -> str:
-        """32 hex digits that all agents of a project share; tells nothing about the key.
+        """24 hex digits that all agents of a project share; tells nothing about the key.
+
+        Raises:
+            ConfigError: There is no key, which only happens while the agent is disabled.
 
         Spec: design.md section 4.
         """
-        project = self.project_id.encode()
-        digest = hashlib.sha256(b"z4j deployment\0%d\0" % len(project))
-        digest.update(project + self.signing_key)
-        return digest.hexdigest()[:32]
+        return self._tag(b"z4j-fastapi outbox\0" + self.project_id.encode())
 
     @property
     def agent_tag(self) -> str:
-        """16 hex digits that tell agents of one project apart, from the token."""
-        token = self.token.get_secret_value().encode()
-        return hashlib.sha256(b"z4j agent\0" + token).hexdigest()[:16]
+        """24 hex digits that tell the agents of one project apart; from the token.
+
+        Raises:
+            ConfigError: There is no key, which only happens while the agent is disabled.
+        """
+        return self._tag(b"z4j-fastapi agent\0" + self.token.get_secret_value().encode())
+
+    def _tag(self, message: bytes) -> str:
+        # As outbox/directory.py computes them: a test compares.
+        return hmac.new(self.signing_key, message, hashlib.sha256).hexdigest()[:24]
 
     @property
     def identity(self) -> str:

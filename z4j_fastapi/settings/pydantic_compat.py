@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from typing import Any, cast, get_type_hints
+from typing import Any, get_type_hints
 
 import pydantic
 
@@ -25,10 +25,6 @@ from z4j_fastapi.settings.fields import SETTINGS, SettingFields
 from z4j_fastapi.settings.tags import Tags
 
 PYDANTIC_1 = pydantic.VERSION.startswith("1.")
-
-#: The environment of the load that runs in this context; sources are built by pydantic without
-#: arguments of ours.
-_environment: ContextVar[Mapping[str, object]] = ContextVar("z4j_fastapi_settings_environment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +40,17 @@ class Loaded:
     problems: list[Problem]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """One load under way: what sources and validators, built by pydantic, have to know."""
+
+    environment: Mapping[str, object]
+    problems: list[Problem]
+
+
+_load: ContextVar[_Load] = ContextVar("z4j_fastapi_settings_load")
+
+
 def read_sources(keywords: Mapping[str, object], environment: Mapping[str, object]) -> Loaded:
     """Merge keyword arguments over environment over defaults, and convert.
 
@@ -52,49 +59,29 @@ def read_sources(keywords: Mapping[str, object], environment: Mapping[str, objec
         environment: Texts by setting name.
     """
     problems: list[Problem] = []
-    kept, seen = dict(keywords), dict(environment)
-    # pydantic gives all problems at once but no values beside them: leave the bad ones out and
-    # load again, so that the checks that follow see the good ones.
-    while True:
-        values, found = _attempt(kept, seen)
-        if values is not None:
-            return Loaded(values=values, problems=problems)
-        problems += found
-        for problem in found:
-            kept.pop(problem.field, None)
-            seen.pop(problem.field, None)
-
-
-def _attempt(
-    keywords: Mapping[str, object], environment: Mapping[str, object]
-) -> tuple[dict[str, object] | None, list[Problem]]:
-    token = _environment.set(environment)
+    token = _load.set(_Load(environment=environment, problems=problems))
     try:
         loaded = _settings_class()(**keywords)
-    except pydantic.ValidationError as error:
-        # Only field name and message leave this handler: the error itself holds every value.
-        return None, [_problem(detail) for detail in error.errors()]
     finally:
-        _environment.reset(token)
-    return {name: getattr(loaded, name) for name in SETTINGS}, []
+        _load.reset(token)
+    return Loaded(values={name: getattr(loaded, name) for name in SETTINGS}, problems=problems)
 
 
-def _problem(detail: Mapping[str, Any]) -> Problem:
-    name = str(detail["loc"][0])
-    setting = SETTINGS[name]
-    context: Mapping[str, object] = detail.get("ctx") or {}
-    original = context.get("error")
-    if isinstance(original, ConversionError):
-        text = str(original)
-    elif PYDANTIC_1 and detail["type"] == "value_error.conversion":
-        text = str(detail["msg"])
-    else:  # pydantic's own check behind `convert`: its message may show the value
-        text = f"must be {setting.type_text}; correct it"
-    return Problem(field=name, text=text, environment=setting.environment)
+def _convert_all(merged: Mapping[str, object]) -> dict[str, object]:
+    """Convert every value that a source gave. A bad one is left out, so its default applies.
 
-
-def _convert_field(name: str, value: object) -> object:
-    return convert(SETTINGS[name], value)
+    Not by a validator a field: pydantic would then stop with an error that holds every value, give
+    no values beside it, and take twice as long to build the class.
+    """
+    converted: dict[str, object] = {}
+    problems = _load.get().problems
+    for name, value in merged.items():
+        setting = SETTINGS[name]
+        try:
+            converted[name] = convert(setting, value)
+        except ConversionError as error:
+            problems.append(Problem(field=name, text=str(error), environment=setting.environment))
+    return converted
 
 
 @cache
@@ -118,7 +105,7 @@ def _definitions() -> dict[str, Any]:
 
 
 def _pydantic_2_class() -> Callable[..., Any]:
-    from pydantic import ValidationInfo, field_validator  # noqa: PLC0415 - see the module docstring
+    from pydantic import model_validator  # noqa: PLC0415 - not in pydantic 1
     from pydantic_settings import (  # noqa: PLC0415 - see the module docstring
         BaseSettings,
         PydanticBaseSettingsSource,
@@ -128,10 +115,10 @@ def _pydantic_2_class() -> Callable[..., Any]:
     class Environment(PydanticBaseSettingsSource):
         def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
             del field
-            return _environment.get().get(field_name), field_name, False
+            return _load.get().environment.get(field_name), field_name, False
 
         def __call__(self) -> dict[str, Any]:
-            return dict(_environment.get())
+            return dict(_load.get().environment)
 
     class Base(BaseSettings):
         model_config = SettingsConfigDict(
@@ -141,10 +128,10 @@ def _pydantic_2_class() -> Callable[..., Any]:
             validate_default=False,
         )
 
-        @field_validator("*", mode="before")
+        @model_validator(mode="before")
         @classmethod
-        def convert_field(cls, value: object, info: ValidationInfo) -> object:
-            return _convert_field(cast("str", info.field_name), value)
+        def convert_all(cls, merged: Mapping[str, object]) -> dict[str, object]:
+            return _convert_all(merged)
 
         @classmethod
         def settings_customise_sources(
@@ -165,12 +152,12 @@ def _pydantic_1_class() -> Callable[..., Any]:
     # By name and untyped: these do not exist in the pydantic that type checkers see.
     old: Any = importlib.import_module("pydantic")
 
-    def convert_field(cls: object, value: object, field: Any) -> object:
+    def convert_all(cls: object, merged: dict[str, object]) -> dict[str, object]:
         del cls
-        return _convert_field(field.name, value)
+        return _convert_all(merged)
 
     def environment(_settings: object) -> dict[str, object]:
-        return dict(_environment.get())
+        return dict(_load.get().environment)
 
     def customise_sources(
         cls: object, init_settings: Any, env_settings: Any, file_secret_settings: Any
@@ -194,7 +181,7 @@ def _pydantic_1_class() -> Callable[..., Any]:
         {
             "__module__": __name__,
             "Config": config,
-            "convert_field": old.validator("*", pre=True, allow_reuse=True)(convert_field),
+            "convert_all": old.root_validator(pre=True, allow_reuse=True)(convert_all),
         },
     )
     made: Callable[..., Any] = old.create_model(

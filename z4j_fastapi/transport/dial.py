@@ -34,14 +34,16 @@ class Address:
         return str(self.sockaddr[0])
 
 
-async def resolve(host: str, port: int) -> list[Address]:
+async def resolve(host: str, port: int, deadline: float) -> list[Address]:
     """The addresses of `host`, best first.
 
     Args:
         host: Name or numeric address, IPv6 without brackets.
         port: 1 to 65535.
+        deadline: On the loop's clock.
     Raises:
-        OSError: Not known, the resolver does not answer, or it has not answered earlier calls.
+        OSError: Not known. `TimeoutError` when the resolver does not answer, or still owes the
+            answers to earlier calls.
     """
     with contextlib.suppress(socket.gaierror):  # a name, then
         return _look_up(host, port, flags=socket.AI_NUMERICHOST)
@@ -55,7 +57,11 @@ async def resolve(host: str, port: int) -> list[Address]:
     )
     _lookups.add(thread)
     thread.start()
-    return await answer
+    await asyncio.wait({answer}, timeout=max(deadline - loop.time(), 0.0))
+    if not answer.done():
+        answer.cancel()
+        raise TimeoutError("the resolver does not answer")
+    return answer.result()
 
 
 def _look_up(host: str, port: int, *, flags: int = 0) -> list[Address]:
@@ -124,10 +130,11 @@ async def _dial_one(address: Address, seconds: float) -> socket.socket:
                 attempt.cancel()
                 # The loop must let go of the descriptor before it is closed.
                 await asyncio.wait({attempt})
-        if attempt.cancelled():
-            raise TimeoutError("timed out")
-        attempt.result()
+        connected = not attempt.cancelled() and attempt.result() is None
     except BaseException:
         sock.close()
         raise
+    if not connected:
+        sock.close()
+        raise TimeoutError("timed out")
     return sock

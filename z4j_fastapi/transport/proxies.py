@@ -61,7 +61,7 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 
 
 def _excluded(host: str, port: int, no_proxy: str) -> bool:
-    """Whether `no_proxy` (names, suffixes, addresses, networks, with or without port) has `host`."""
+    """Whether an entry of `no_proxy` is the host: name, suffix, address, network; maybe a port."""
     return any(
         _matches(entry.lower(), host, port) for entry in re.split(r"[,\s]+", no_proxy) if entry
     )

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from z4j_fastapi.errors import ConfigError, EngineNotInstalledError
 
@@ -186,7 +186,7 @@ class _WorkerAgents:
 def _settings_of(target: object) -> Mapping[str, Any] | None:
     """What arq itself reads of a target: a class's own attributes, without inherited ones."""
     if isinstance(target, dict):
-        return target
+        return cast("dict[str, Any]", target)
     return vars(target) if isinstance(target, type) else None
 
 

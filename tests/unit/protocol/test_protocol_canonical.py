@@ -46,9 +46,8 @@ def test_canonical_bytes_when_surrogates_then_replaced_and_still_sorted(value, e
 
 
 def test_canonical_bytes_when_surrogates_make_keys_equal_then_no_key_is_written_twice():
-    pairs = json.loads(
-        canonical_bytes({"\ud800": 1, "\udfff": 2}), object_pairs_hook=lambda pairs: pairs
-    )
+    value = {"\ud800": 1, chr(0xDFFF): 2}
+    pairs = json.loads(canonical_bytes(value), object_pairs_hook=lambda pairs: pairs)
     assert [key for key, _ in pairs] == ["\ufffd"]
 
 
@@ -128,14 +127,14 @@ def test_parse_when_not_one_json_object_then_raise_malformed(data):
     assert caught.value.details["reason"] == "malformed"
 
 
-def test_parse_when_integer_has_too_many_digits_then_raise_malformed_or_read_it():
+def test_parse_when_integer_has_too_many_digits_then_nothing_but_malformed_is_raised():
     data = b'{"a":' + b"9" * 10_000 + b"}"
+    reasons = []
     try:
-        value = parse(data)
-    except RemoteProtocolError as error:  # Python 3.10.7 and newer
-        assert error.details["reason"] == "malformed"
-    else:
-        assert rerender(value) == data
+        rerender(parse(data))  # old patch releases of CPython read it
+    except RemoteProtocolError as error:
+        reasons.append(error.details["reason"])
+    assert reasons in ([], ["malformed"])
 
 
 def test_parse_when_keys_repeat_then_last_one_counts():

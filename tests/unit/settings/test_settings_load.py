@@ -144,19 +144,14 @@ def test_load_when_ca_file_is_unusable_then_problem(tmp_path):
 def test_load_when_home_is_in_a_path_then_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-    settings = load_settings({**GOOD, "ca_file": "~/ca.pem", "buffer_path": "~/out"}, environ={})
-    assert settings.ca_file == tmp_path / "ca.pem"
-    assert settings.buffer_directory == tmp_path / "out"
+    assert load_settings({**GOOD, "ca_file": "~/ca.pem"}, environ={}).ca_file == tmp_path / "ca.pem"
 
 
-def test_load_when_home_of_a_path_is_unknown_then_problem():
+def test_load_when_home_of_a_path_is_unknown_then_problem_of_ca_file_only():
+    # The outbox expands its own path and moves elsewhere where that fails.
     user = "~no-such-user-z4j/x"
-    error = problems_of({**GOOD, "buffer_path": user, "ca_file": user})
-    assert [line.split(":")[0] for line in error.problems] == [
-        "buffer_path",
-        "ca_file (Z4J_CA_FILE)",
-    ]
-    assert all("no such home directory" in line for line in error.problems)
+    [problem] = problems_of({**GOOD, "buffer_path": user, "ca_file": user}).problems
+    assert problem.startswith("ca_file (Z4J_CA_FILE): begins with ~")
 
 
 def test_load_when_feature_of_a_later_version_then_problem():

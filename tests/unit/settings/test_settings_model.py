@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import pickle
-from pathlib import Path
 
 import pytest
 
+from z4j_fastapi.outbox.directory import agent_tag, deployment_fingerprint
 from z4j_fastapi.settings import AgentSettings, load_settings
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -121,12 +120,12 @@ def test_fingerprint_when_project_or_key_differs_then_differs(settings, name, va
     assert other.deployment_fingerprint != settings.deployment_fingerprint
 
 
-def test_fingerprint_when_computed_then_has_a_stable_form(settings):
-    # It names directories on disk: another value would orphan what lies there.
-    expected = hashlib.sha256(b"z4j deployment\x007\x00default" + bytes(range(32))).hexdigest()
-    assert settings.deployment_fingerprint == expected[:32]
-    assert settings.signing_key == bytes(range(32))
-    assert len(settings.agent_tag) == 16
+def test_tags_when_computed_then_name_the_outboxs_directories(settings):
+    key = bytes(range(32))
+    assert settings.signing_key == key
+    assert settings.deployment_fingerprint == deployment_fingerprint("default", key)
+    assert settings.agent_tag == agent_tag(SECRETS["token"], key)
+    assert len(settings.deployment_fingerprint) == 24
 
 
 @pytest.mark.parametrize(
@@ -145,17 +144,16 @@ def test_websocket_url_when_brain_url_is_given_then_follows_from_it(brain_url, w
 
 
 @pytest.mark.parametrize(
-    ("given", "directory"),
+    ("overrides", "environ", "level"),
     [
-        (None, None),
-        ("/x/buffer.sqlite", Path("/x")),
-        ("/x/buffer.db", Path("/x")),
-        ("/x/buffer", Path("/x/buffer")),
-        ("/x/out.d", Path("/x/out.d")),
+        ({}, {}, None),
+        ({"log_level": "info"}, {}, "INFO"),
+        ({}, {"Z4J_LOG_LEVEL": "debug"}, "DEBUG"),
+        ({"log_level": ""}, {"Z4J_LOG_LEVEL": "debug"}, None),
     ],
 )
-def test_buffer_directory_when_path_is_a_database_file_then_its_parent(given, directory):
-    assert load_settings({**GOOD, "buffer_path": given}, environ={}).buffer_directory == directory
+def test_explicit_log_level_when_not_given_then_none(overrides, environ, level):
+    assert load_settings({**GOOD, **overrides}, environ=environ).explicit_log_level == level
 
 
 def test_proxy_url_when_given_then_holds_the_credentials(settings):

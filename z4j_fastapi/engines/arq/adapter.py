@@ -78,12 +78,11 @@ class ArqEngineAdapter:
         redaction: object = None,
     ) -> None:
         del redaction
-        if redis_settings is not None and not isinstance(
-            redis_settings, (RedisSettings, ArqRedis)
-        ):  # users' code is not always typed
+        source: Any = redis_settings  # users' code is not always typed
+        if source is not None and not isinstance(source, (RedisSettings, ArqRedis)):
             raise ConfigError(
                 "arq_redis_settings: must be arq.connections.RedisSettings or an ArqRedis pool, "
-                f"not {type(redis_settings).__name__}"
+                f"not {type(source).__name__}"
             )
         self.broker = Broker(self)
         self._function_names = _names("arq_function_names", function_names)
@@ -93,9 +92,9 @@ class ArqEngineAdapter:
         self._was_given_queues = bool(self._queue_names)
         self._seen_queues: dict[str, None] = {}
         self._attachment: Attachment | None = None
-        self._was_given_source = redis_settings is not None
-        if redis_settings is not None:
-            self.broker.use(redis_settings)
+        self._was_given_source = source is not None
+        if source is not None:
+            self.broker.use(source)
 
     # --- what the routes ask
 
@@ -191,7 +190,7 @@ class ArqEngineAdapter:
             concurrency = concurrency_of(worker)
             found[observer.name] = WorkerDetails(
                 pid=os.getpid(),
-                concurrency=_sum(known and known.concurrency, concurrency),
+                concurrency=_sum(known.concurrency if known else None, concurrency),
                 active=len(worker.job_tasks) + (known.active if known else 0),
                 queues=_union(known.queues if known else (), (observer.queue,)),
                 registered=_union(known.registered if known else (), tuple(worker.functions)),
@@ -298,7 +297,7 @@ def _names(setting: str, given: Iterable[str]) -> tuple[str, ...]:
     """A tuple of names without duplicates."""
     if isinstance(given, str):
         given = (given,)
-    names = tuple(dict.fromkeys(given))
+    names: tuple[Any, ...] = tuple(dict.fromkeys(given))  # users' code is not always typed
     if not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"{setting}: every name must be a text of at least one character")
     return names

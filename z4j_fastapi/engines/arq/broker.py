@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Any
 from arq.connections import ArqRedis
 from arq.constants import (
     default_queue_name,
-    expires_extra_ms,
     in_progress_key_prefix,
     job_key_prefix,
     result_key_prefix,
+)
+from arq.constants import (
+    expires_extra_ms as default_expires_extra_ms,
 )
 from arq.jobs import serialize_result
 from redis.asyncio import ConnectionPool
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
+from z4j_fastapi.engines.arq.carrier import is_stored
 from z4j_fastapi.engines.arq.endpoint import Endpoint, endpoint_of_pool, endpoint_of_settings
 from z4j_fastapi.engines.arq.enqueue import OWNER
 from z4j_fastapi.engines.wrapping import original_of
@@ -51,7 +54,7 @@ class Codec:
 
     serializer: Callable[[dict[str, Any]], bytes] | None = None
     deserializer: Callable[[bytes], dict[str, Any]] | None = None
-    expires_extra_ms: int = expires_extra_ms
+    expires_extra_ms: int = default_expires_extra_ms
     is_known: bool = False
 
     def learn(self, source: Any) -> None:
@@ -71,16 +74,17 @@ class Codec:
         deserialize: Callable[[bytes], Any] = self.deserializer or pickle.loads
         try:
             found = deserialize(raw)
-            if not isinstance(found, dict) or "f" not in found:
-                raise TypeError("not a job")  # noqa: TRY301 - the same answer as for the others
+            job: Mapping[str, Any] | None = found if is_stored(found) else None
         except Exception as error:  # noqa: BLE001 - see below
             # A foreign serialiser and the constructors of the arguments may raise anything.
-            advice = "" if self.is_known else "; give the pool itself, which has its serialiser"
-            raise CommandError(
-                "failed",
-                f"this process cannot decode what arq stored ({type(error).__name__}){advice}",
-            ) from None
-        return found
+            raise self._undecodable(type(error).__name__) from None
+        if job is None:
+            raise self._undecodable("not a job")
+        return job
+
+    def _undecodable(self, why: str) -> CommandError:
+        advice = "" if self.is_known else "; give the pool itself, which has its serialiser"
+        return CommandError("failed", f"this process cannot decode what arq stored ({why}){advice}")
 
     def encode_cancelled(
         self, job_id: str, job: Mapping[str, Any], *, queue: str, now_ms: int
@@ -232,7 +236,7 @@ class Broker:
 
 
 @asynccontextmanager
-async def broker_errors(*, indeterminate: bool = False) -> AsyncIterator[None]:
+async def broker_errors(*, indeterminate: bool = False) -> AsyncGenerator[None, None]:
     """Redis trouble as a `CommandError`.
 
     Args:
@@ -264,7 +268,9 @@ def _from_settings(settings: Any) -> Any:
             arguments[name] = value
     if settings.sentinel:
         arguments.pop("max_connections", None)
-        sentinel = Sentinel(sentinels=settings.host, ssl=settings.ssl, **arguments)
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call] # redis-py
+            sentinels=settings.host, ssl=settings.ssl, **arguments
+        )
         return sentinel.master_for(settings.sentinel_master, redis_class=ArqRedis)
     for name in ("keyfile", "certfile", "cert_reqs", "ca_certs", "ca_data", "check_hostname"):
         arguments[f"ssl_{name}"] = getattr(settings, f"ssl_{name}")
@@ -290,7 +296,7 @@ def _from_pool(pool: Any) -> Any:
     if manager is not None:
         arguments.pop("connection_pool", None)  # the link back to the host's own pool
         sentinels = [one.connection_pool.connection_kwargs for one in manager.sentinels]
-        sentinel = Sentinel(
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call] # redis-py
             sentinels=[(one["host"], one["port"]) for one in sentinels],
             sentinel_kwargs=manager.sentinel_kwargs,
             **arguments,

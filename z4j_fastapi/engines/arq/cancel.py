@@ -79,10 +79,8 @@ async def _remove(site: Site, job_id: str, facts: JobFacts) -> bool:
     queue, raw = facts.queue, facts.job
     if queue is None or raw is None:
         return False
-    try:
-        job = site.broker.codec.decode(raw)
-    except CommandError:
-        job = {}  # it can be cancelled all the same, but nobody will read its arguments again
+    # It can be cancelled also where its arguments cannot be read.
+    job = _readable(site, raw)
     now = site.now()
     result = site.broker.codec.encode_cancelled(job_id, job, queue=queue, now_ms=unix_ms(now))
     client = await site.broker.client()
@@ -254,4 +252,4 @@ def _readable(site: Site, raw: bytes | None) -> Mapping[str, Any]:
     try:
         return site.broker.codec.decode(raw)
     except CommandError:
-        return {}  # purged all the same; the event then has no name
+        return {}

@@ -202,8 +202,9 @@ def _finish_job(original: Any) -> Callable[..., Any]:
         self: Any, job_id: str, finish: bool, result_data: Any, *args: Any, **kwargs: Any
     ) -> Any:
         answer = await original(self, job_id, finish, result_data, *args, **kwargs)
-        run, observer = current_run.get(), hooks.known(self)
-        if run is not None and observer is not None and run.job_id == job_id:
+        run = current_run.get()
+        observer = None if run is None or run.job_id != job_id else hooks.known(self)
+        if run is not None and observer is not None:
             with _guarded(observer, "arq.finish_job"):
                 observer.finished(run, finish=finish, result_data=result_data)
         return answer
@@ -216,8 +217,9 @@ def _finish_failed_job(original: Any) -> Callable[..., Any]:
         self: Any, job_id: str, result_data: Any, *args: Any, **kwargs: Any
     ) -> Any:
         answer = await original(self, job_id, result_data, *args, **kwargs)
-        run, observer = current_run.get(), hooks.known(self)
-        if run is not None and observer is not None and run.job_id == job_id:
+        run = current_run.get()
+        observer = None if run is None or run.job_id != job_id else hooks.known(self)
+        if run is not None and observer is not None:
             with _guarded(observer, "arq.finish_failed_job"):
                 observer.finished_without_body(run, result_data=result_data)
         return answer

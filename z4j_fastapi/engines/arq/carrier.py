@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 if TYPE_CHECKING:
     from z4j_fastapi.engines.arq.job_run import JobRun
@@ -23,9 +23,14 @@ outgoing: ContextVar[Mapping[str, str] | None] = ContextVar("z4j_arq_outgoing", 
 current_run: ContextVar[JobRun | None] = ContextVar("z4j_arq_run", default=None)
 
 
-def is_job(data: object) -> bool:
+def is_stored(data: object) -> TypeGuard[dict[str, Any]]:
+    """Whether `data` is the dict of a job or of a result."""
+    return isinstance(data, dict) and "f" in data
+
+
+def is_job(data: object) -> TypeGuard[dict[str, Any]]:
     """Whether `data` is a job's dict; those with `s` are results."""
-    return isinstance(data, dict) and "f" in data and "s" not in data
+    return is_stored(data) and "s" not in data
 
 
 def carrying_serializer(original: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
@@ -79,5 +84,5 @@ def observing_deserializer(original: Callable[[bytes], Any] | None) -> Callable[
 
 def carrier_in(message: Mapping[str, Any] | None) -> Mapping[str, object] | None:
     """The carrier of a decoded job; None where there is none, or a damaged one."""
-    carrier = None if message is None else message.get(CARRIER_KEY)
-    return carrier if isinstance(carrier, dict) else None
+    carrier: Any = None if message is None else message.get(CARRIER_KEY)
+    return cast("dict[str, object]", carrier) if isinstance(carrier, dict) else None

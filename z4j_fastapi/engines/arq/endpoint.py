@@ -45,8 +45,8 @@ def endpoint_of_settings(settings: Any) -> Endpoint:
 def endpoint_of_pool(pool: Any) -> Endpoint | None:
     """The endpoint that an `ArqRedis` pool is connected to; None where that cannot be told."""
     connections = getattr(pool, "connection_pool", None)
-    arguments = getattr(connections, "connection_kwargs", None)
-    if not isinstance(arguments, dict):
+    arguments: Any = getattr(connections, "connection_kwargs", None)
+    if arguments is None:
         return None
     database = int(arguments.get("db") or 0)
     sentinels = getattr(getattr(connections, "sentinel_manager", None), "sentinels", None)

@@ -111,7 +111,7 @@ class EnqueueObserver:
             head = (ENGINE, job_id, function)
             fields: dict[str, Any] = {
                 "queue": plan.queue,
-                "args": args,
+                "args": list(args),
                 "kwargs": {key: value for key, value in options.items() if key not in _OPTIONS},
                 "eta": plan.eta,
                 "attempt": options.get("_job_try"),

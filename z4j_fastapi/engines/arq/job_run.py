@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -34,37 +33,42 @@ class Ending(enum.Enum):
     REVOKED = "revoked"
 
 
-@dataclass(slots=True, kw_only=True)
 class JobRun:
     """What is known of the job that a worker is running. Lives as long as `Worker.run_job`.
+
+    A plain class, since one is made a job: what stays as it was costs nothing to set up.
 
     Args:
         job_id: arq's id of the job.
         began_at_monotonic: When `run_job` began; a timeout lies at least its length later.
-        message_seen: The worker has begun to decode the job.
-        message: The decoded job dict; None when expired or undecodable.
-        body: What the coroutine did so far.
-        aborting: arq was aborting the job when its body was cancelled.
-        fields: Event fields that all events of the attempt share.
     """
 
-    job_id: str
-    began_at_monotonic: float
-    message_seen: bool = False
+    #: The worker has begun to decode the job.
+    message_seen = False
+    #: The decoded job dict; None when expired or undecodable.
     message: Mapping[str, Any] | None = None
-    body: Body = Body.NOT_RUN
-    aborting: bool = False
-    task_name: str = ""
-    attempt: int = 0
+    #: What the coroutine did so far.
+    body = Body.NOT_RUN
+    #: arq was aborting the job when its body was cancelled.
+    aborting = False
+    #: Its ending has been reported.
+    ended = False
+    task_name = ""
+    attempt = 0
+    max_attempts = 0
     timeout_seconds: float | None = None
-    fields: dict[str, Any] = field(default_factory=dict)
     meta: Any = None
-    body_at_monotonic: float = 0.0
+    body_at_monotonic = 0.0
     runtime_ms: int | None = None
     result: object = None
     exception: BaseException | None = None
     traceback: str | None = None
-    ended: bool = False
+
+    def __init__(self, job_id: str, began_at_monotonic: float) -> None:
+        self.job_id = job_id
+        self.began_at_monotonic = began_at_monotonic
+        #: Event fields that all events of the attempt share.
+        self.fields: dict[str, Any] = {}
 
 
 def ending_of_body(  # noqa: PLR0911 - one return a row of the table

@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from z4j_fastapi import correlation, events
 from z4j_fastapi.engines import wrapping
-from z4j_fastapi.engines.arq.carrier import carrier_in, current_run, observing_deserializer
+from z4j_fastapi.engines.arq.carrier import (
+    carrier_in,
+    current_run,
+    is_stored,
+    observing_deserializer,
+)
 from z4j_fastapi.engines.arq.endpoint import Endpoint, endpoint_of_worker
 from z4j_fastapi.engines.arq.job_run import (
     Body,
@@ -144,13 +149,17 @@ class WorkerObserver:
         targets = self.targets()
         if not targets:
             return None
-        return JobRun(job_id=job_id, began_at_monotonic=targets[0].clock.monotonic())
+        return JobRun(job_id, targets[0].clock.monotonic())
 
     def _watching(self, name: str, function: Any) -> Callable[[Any], Callable[..., Any]]:
         """Makes the wrapper around one function's coroutine."""
         observer = self
-        max_tries: int | None = function.max_tries
-        timeout_seconds: float | None = function.timeout_s
+        worker = self.worker
+        max_tries: int = worker.max_tries if function.max_tries is None else function.max_tries
+        timeout_seconds: float | None = (
+            worker.job_timeout_s if function.timeout_s is None else function.timeout_s
+        )
+        del worker  # the wrapper must not keep it alive
 
         def make(original: Any) -> Callable[..., Any]:
             meta = meta_of(original)
@@ -164,8 +173,10 @@ class WorkerObserver:
                 with guard("arq.job_started"):
                     run.task_name = name
                     run.meta = meta
+                    run.attempt = ctx["job_try"]
                     run.timeout_seconds = timeout_seconds
-                    observer._started(run, targets, ctx, args, kwargs, max_tries)
+                    run.max_attempts = max_tries
+                    observer._started(run, ctx.get("score"), args, kwargs)
                 # Whatever happened above: from here on the body's outcome counts.
                 run.body = Body.RUNNING
                 run.body_at_monotonic = targets[0].clock.monotonic()
@@ -192,22 +203,16 @@ class WorkerObserver:
     def _started(
         self,
         run: JobRun,
-        targets: tuple[Attachment, ...],
-        ctx: Mapping[str, Any],
+        score: object,
         args: Sequence[object],
         kwargs: Mapping[str, object],
-        max_tries: int | None,
     ) -> None:
-        attempt: int = ctx["job_try"]
-        worker = self.worker
-        if run.timeout_seconds is None:
-            run.timeout_seconds = worker.job_timeout_s
-        run.attempt = attempt
+        targets = self.targets()
         run.fields = {
             "queue": self.queue,
             "worker": self.name,
-            "attempt": attempt,
-            "max_attempts": worker.max_tries if max_tries is None else max_tries,
+            "attempt": run.attempt,
+            "max_attempts": run.max_attempts,
             **correlation.lineage(carrier_in(run.message), task_id=run.job_id),
         }
         now = targets[0].clock.now()
@@ -216,11 +221,11 @@ class WorkerObserver:
             run.job_id,
             run.task_name,
             occurred_at=now,
-            args=args,
+            args=list(args),
             kwargs=kwargs,
             stage="worker",
-            retry_count=attempt - 1 or None,
-            eta=_due(ctx.get("score"), run.message),
+            retry_count=run.attempt - 1 or None,
+            eta=_due(score, run.message),
             **run.fields,
         )
         started = events.task_started(
@@ -280,7 +285,7 @@ class WorkerObserver:
         now = targets[0].clock.now()
         seen = self._unseen(run, now)
         ending, reason = ending_without_body(
-            run, stored=self._decode(result_data), max_tries=run.fields["max_attempts"]
+            run, stored=self._decode(result_data), max_tries=run.max_attempts
         )
         if ending is Ending.REVOKED:
             event = events.task_revoked(
@@ -311,11 +316,12 @@ class WorkerObserver:
         run.task_name = UNKNOWN if message is None else str(message.get("f", UNKNOWN))
         function = worker.functions.get(run.task_name)
         tries = getattr(function, "max_tries", None)
+        run.max_attempts = worker.max_tries if tries is None else tries
         run.meta = meta_of(getattr(function, "coroutine", None)) if function else None
         run.fields = {
             "queue": self.queue,
             "worker": self.name,
-            "max_attempts": worker.max_tries if tries is None else tries,
+            "max_attempts": run.max_attempts,
             **correlation.lineage(carrier_in(message), task_id=run.job_id),
         }
         if message is None:
@@ -326,7 +332,7 @@ class WorkerObserver:
             run.job_id,
             run.task_name,
             occurred_at=now,
-            args=message.get("a", ()),
+            args=list(message.get("a", ())),
             kwargs=message.get("k", {}),
             stage="worker",
             **run.fields,
@@ -387,7 +393,7 @@ class WorkerObserver:
             result = deserialize(result_data)
         except Exception:  # noqa: BLE001 - a user's classes and serialisers may raise anything
             return None  # the caller concludes without it
-        return result if isinstance(result, dict) else None
+        return result if is_stored(result) else None
 
 
 def concurrency_of(worker: Any) -> int | None:

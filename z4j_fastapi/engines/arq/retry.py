@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -286,7 +286,7 @@ def _retried(old_id: str, new_id: str, stored: Mapping[str, Any]) -> dict[str, o
 
 
 @contextmanager
-def _extra(data: Mapping[str, object]) -> Iterator[None]:
+def _extra(data: Mapping[str, object]) -> Generator[None, None, None]:
     token = extra_data.set(data)
     try:
         yield

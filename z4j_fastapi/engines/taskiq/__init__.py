@@ -1,14 +1,22 @@
-"""taskiq: `TaskiqEngineAdapter`, `attach_to_broker` and the middleware, loaded on first use."""
+"""taskiq: `TaskiqEngineAdapter`, `Z4JTaskiqMiddleware` and, for workers, `attach_to_broker`.
+
+Loaded on first use: importing this package imports neither taskiq nor an agent.
+"""
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from z4j_fastapi.engines.taskiq.adapter import TaskiqEngineAdapter as TaskiqEngineAdapter
+    from z4j_fastapi.engines.taskiq.middleware import Z4JTaskiqMiddleware as Z4JTaskiqMiddleware
+    from z4j_fastapi.workers.taskiq import attach_to_broker as attach_to_broker
 
 __all__ = ["TaskiqEngineAdapter", "Z4JTaskiqMiddleware", "attach_to_broker"]
 
-#: `attach_to_broker` is an entry point and lives above the engines; it is offered here by name only
-#: (no import statement), because users expect it under the engine's name.
-_HOMES = {
+# By name, since the attach function is an entry point above this layer (style.md part 5).
+_MODULES = {
     "TaskiqEngineAdapter": "z4j_fastapi.engines.taskiq.adapter",
     "Z4JTaskiqMiddleware": "z4j_fastapi.engines.taskiq.middleware",
     "attach_to_broker": "z4j_fastapi.workers.taskiq",
@@ -16,10 +24,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _MODULES.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    value: object = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value
 

@@ -58,8 +58,8 @@ class TaskiqEngineAdapter:
     def __init__(
         self,
         *,
-        brokers: Iterable[AsyncBroker] = (),
-        broker: AsyncBroker | None = None,
+        brokers: Iterable[object] = (),
+        broker: object | None = None,
         broker_loop: asyncio.AbstractEventLoop | None = None,
         redaction: object = None,
     ) -> None:
@@ -85,7 +85,7 @@ class TaskiqEngineAdapter:
 
     def add_broker(
         self,
-        broker: AsyncBroker,
+        broker: object,
         *,
         queue: str | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
@@ -206,7 +206,7 @@ class TaskiqEngineAdapter:
         for handle in self._handles:
             if handle.kind is BrokerKind.OTHER:
                 continue
-            for key in handle.keys():
+            for key in handle.queue_keys():
                 try:
                     depth = await _depth_of(handle, key)
                 except tuple(redis_errors()) as error:
@@ -255,9 +255,7 @@ class TaskiqEngineAdapter:
         """Enqueue a task that an operator runs now."""
         return await commands.submit_task(self._handles, command, context)
 
-    async def schedule_fire(
-        self, command: FireSchedule, context: CommandContext
-    ) -> CommandOutcome:
+    async def schedule_fire(self, command: FireSchedule, context: CommandContext) -> CommandOutcome:
         """Enqueue a task because its schedule is due."""
         return await commands.submit_task(self._handles, command, context)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from taskiq.abc.broker import AsyncBroker
@@ -38,7 +38,7 @@ def main_queue(broker: AsyncBroker) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-def queue_keys(broker: AsyncBroker) -> list[str]:
+def known_keys(broker: AsyncBroker) -> list[str]:
     """Redis keys that the broker is known to send to or to read from, its main queue first."""
     names: dict[str, None] = {}
     main = main_queue(broker)
@@ -46,7 +46,7 @@ def queue_keys(broker: AsyncBroker) -> list[str]:
         names[main] = None
     additional = getattr(broker, "additional_streams", None)
     if isinstance(additional, dict):
-        names.update((key, None) for key in additional if isinstance(key, str))
+        names.update(dict.fromkeys(cast("dict[str, object]", additional)))
     for task in broker.get_all_tasks().values():
         label = task.labels.get("queue_name")
         if isinstance(label, str) and label:

@@ -64,7 +64,7 @@ async def ask_workers(
         with reported("asking the workers"):
             state = await relay.ask(
                 handle.redis(),
-                handle.keys(),
+                handle.queue_keys(),
                 question=question,
                 task_id=task_id,
                 timeout_seconds=max(0.5, left),
@@ -97,7 +97,7 @@ async def _remove_waiting(handle: BrokerHandle, task_id: str) -> bool:
     with reported("looking through the queue"):
         redis = handle.redis()
         match = handle.match(task_id)
-        for key in handle.keys():
+        for key in handle.queue_keys():
             if handle.kind is BrokerKind.LIST:
                 found = await list_queue.find(redis, key, match)
                 if found is not None and await list_queue.remove(redis, key, found):

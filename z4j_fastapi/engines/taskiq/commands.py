@@ -129,9 +129,7 @@ async def purge(
         depth = await list_queue.depth_of(redis, key)
         if depth:
             context.authorize_purge(command, depth)
-        purged = await list_queue.purge(
-            redis, key, expected_depth=None if command.force else depth
-        )
+        purged = await list_queue.purge(redis, key, expected_depth=None if command.force else depth)
     if not purged.done:
         raise CommandError(
             "refused", f"the depth moved from {depth} to {purged.depth}: look again and retry"
@@ -153,9 +151,7 @@ async def purge(
     )
 
 
-def _owner(
-    handles: Sequence[BrokerHandle], task_name: str, *, queue: str | None
-) -> BrokerHandle:
+def _owner(handles: Sequence[BrokerHandle], task_name: str, *, queue: str | None) -> BrokerHandle:
     """The broker to send a task through: it registered the task, and has the queue if possible."""
     owners = [handle for handle in handles if task_name in handle.broker.local_task_registry]
     if not owners:

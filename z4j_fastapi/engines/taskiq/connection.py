@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -76,7 +76,11 @@ class RedisClient(Protocol):
         ...
 
     async def xrange(
-        self, name: str, min: str | bytes, max: str, count: int  # noqa: A002 - redis-py's names
+        self,
+        name: str,
+        min: str | bytes,  # noqa: A002 - redis-py's name
+        max: str,  # noqa: A002 - redis-py's name
+        count: int,
     ) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """Entries of a stream by id."""
         ...
@@ -151,9 +155,7 @@ class OwnRedis:
         known: dict[str, Any] = pool.connection_kwargs
         if pool.connection_class.__module__.startswith("redis."):
             known = {
-                key: value
-                for key, value in known.items()
-                if key in _KEPT or key.startswith("ssl_")
+                key: value for key, value in known.items() if key in _KEPT or key.startswith("ssl_")
             }
         return {
             **known,
@@ -170,7 +172,7 @@ def redis_errors() -> Sequence[type[BaseException]]:
 
 
 @contextmanager
-def reported(doing: str) -> Iterator[None]:
+def reported(doing: str) -> Generator[None, None, None]:
     """Turn a Redis failure into a failed command that says what was being done.
 
     Raises:

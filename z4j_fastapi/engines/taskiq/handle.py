@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskiq.serializers.json_serializer import JSONSerializer
 
-from z4j_fastapi.engines.taskiq.brokers import BrokerKind, kind_of, main_queue, queue_keys
+from z4j_fastapi.engines.taskiq.brokers import BrokerKind, kind_of, known_keys, main_queue
 from z4j_fastapi.engines.taskiq.connection import OwnRedis, RedisClient
 from z4j_fastapi.engines.taskiq.list_queue import Match
 from z4j_fastapi.engines.taskiq.middleware import Z4JTaskiqMiddleware, middleware_of
@@ -75,9 +75,9 @@ class BrokerHandle:
             "its startup() was not called, or its loop has stopped",
         )
 
-    def keys(self) -> list[str]:
+    def queue_keys(self) -> list[str]:
         """Redis keys of the queues known in this process, the main one first."""
-        names = dict.fromkeys(queue_keys(self.broker))
+        names = dict.fromkeys(known_keys(self.broker))
         middleware = self.middleware
         if middleware is not None:
             names.update(dict.fromkeys(middleware.seen_queues))
@@ -89,7 +89,7 @@ class BrokerHandle:
 
     def key_of(self, queue: str) -> str | None:
         """The key of a queue that an operator named; None when it is not known here."""
-        return next((key for key in self.keys() if queue in (key, self.shown(key))), None)
+        return next((key for key in self.queue_keys() if queue in (key, self.shown(key))), None)
 
     def running(self, task_id: str) -> Run | None:
         """The task's run in this process, if it has one."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Collection
 from typing import Any
 
 from z4j_fastapi.engines.taskiq.runs import Outcome, Run
@@ -39,7 +40,7 @@ def body_is_running(task: asyncio.Task[Any]) -> bool:
         code = getattr(coroutine, "cr_code", None)
         if code is not None and code.co_name == "run_task":
             frame = coroutine.cr_frame
-            names = frame.f_locals if frame is not None else {}
+            names: Collection[str] = frame.f_locals if frame is not None else ()
             return "start_time" in names and "execution_time" not in names
         coroutine = getattr(coroutine, "cr_await", None)
     return False

@@ -67,6 +67,7 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
         self.running: dict[str, Run] = {}
         self.seen_queues: dict[str, None] = {}
         self.queue_name: str | None = None
+        self.is_ours_to_remove = False
         self._sending: dict[str, datetime] = {}
 
     # -- enqueuing process ---------------------------------------------------------------------
@@ -218,8 +219,9 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
         if task is not None:
             if run.watch is not None:
                 task.remove_done_callback(run.watch)
-            if run.cancel_requested and hasattr(task, "uncancel"):
-                task.uncancel()  # Python 3.11: the request was consumed with the body
+            uncancel = getattr(task, "uncancel", None)  # Python 3.11
+            if run.cancel_requested and uncancel is not None:
+                uncancel()  # the request was consumed with the body
         self._forget(run)
         try:
             if run.correlation_token is not None:
@@ -320,13 +322,14 @@ def install(broker: AsyncBroker) -> Z4JTaskiqMiddleware:
     if found is None:
         found = Z4JTaskiqMiddleware()
         found.set_broker(broker)
+        found.is_ours_to_remove = True
         broker.middlewares = [found, *broker.middlewares]
     return found
 
 
 def uninstall(middleware: Z4JTaskiqMiddleware) -> None:
-    """Take our middleware off its broker again; messages in flight still finish with it."""
+    """Take our middleware off its broker again, unless the user put it there."""
+    if not middleware.is_ours_to_remove:
+        return
     broker = middleware.broker
     broker.middlewares = [other for other in broker.middlewares if other is not middleware]
-
-

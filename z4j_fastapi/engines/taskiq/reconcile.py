@@ -1,5 +1,8 @@
-"""What taskiq knows about one task: the queue, the running tasks, the result backend, in the order
-of a task's life, so that one which moves on meanwhile is still met."""
+"""What taskiq knows about one task.
+
+The sources are asked in the order of a task's life (queue, running tasks, result backend), so that
+one which moves on meanwhile is still met.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ async def _is_waiting(handle: BrokerHandle, task_id: str) -> bool:
     with reported("looking through the queue"):
         redis = handle.redis()
         match = handle.match(task_id)
-        for key in handle.keys():
+        for key in handle.queue_keys():
             if handle.kind is BrokerKind.LIST:
                 if await list_queue.find(redis, key, match) is not None:
                     return True
@@ -82,7 +85,7 @@ async def _result(handle: BrokerHandle, task_id: str) -> TaskiqResult[Any] | Non
         return None
     except CommandError:  # the broker was never started here: the backend cannot be used
         return None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - see below
         # Result backends are anybody's code, and one that fails is a source that cannot tell.
         raise CommandError(
             "failed", f"the result backend failed: {type(error).__name__}: {error}"

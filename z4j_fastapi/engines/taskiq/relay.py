@@ -1,8 +1,8 @@
 """The channel through which one process asks the others about a running task.
 
 The brain sends a command to any process of an agent, not to the one that runs the task, and taskiq
-has no control channel of its own: workers of Redis brokers subscribe to `z4j:taskiq:{queue}:control`
-and answer on a channel that the question names (spec: engines.md 2.5).
+has no control channel of its own: workers of Redis brokers subscribe to
+`z4j:taskiq:{queue}:control` and answer on a channel that the question names (spec: engines.md 2.5).
 
 Who can publish there can put tasks into the queue as well, so a question is not authenticated; all
 it can do is stop a task or learn that it runs.
@@ -14,7 +14,7 @@ import asyncio
 import json
 import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 from z4j_fastapi.engines.taskiq.brokers import main_queue
@@ -35,6 +35,7 @@ _ANSWER_SECONDS = 2.0
 _POLL_SECONDS = 30.0
 _RETRY_SECONDS = (1.0, 30.0)
 _MAX_PENDING = 64
+_MAX_BYTES = 4096
 
 #: What a worker answers to "is it running here?", beside the interruptions.
 RUNNING = "running"
@@ -109,13 +110,13 @@ def _state_of(message: Mapping[str, Any] | None) -> str | None:
 
 
 def _object(raw: object) -> dict[str, Any]:
-    if not isinstance(raw, (bytes, str)) or len(raw) > 4096:
+    if not isinstance(raw, (bytes, str)) or len(raw) > _MAX_BYTES:
         return {}
     try:
         body = json.loads(raw)
     except ValueError:
         return {}
-    return body if isinstance(body, dict) else {}
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
 
 
 class RelayServer:
@@ -172,7 +173,7 @@ class RelayServer:
             while True:
                 try:
                     await self._listen()
-                except tuple(redis_errors()) as error:
+                except tuple(redis_errors()) as error:  # noqa: PERF203 - one a connection
                     if reachable:
                         self._logger.warning("relay_unreachable", error=type(error).__name__)
                     reachable = False

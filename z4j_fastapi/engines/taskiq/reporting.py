@@ -59,18 +59,24 @@ def enqueued_events(
     """`task.sent` and the `task.received` that makes the row (engines.md B1)."""
     task_id, name = message.task_id, message.task_name
     full: TaskFields = {**fields, "args": message.args, "kwargs": message.kwargs}
+    received: TaskFields = {**full, "stage": "enqueued"}
     return (
         task_sent(ENGINE, task_id, name, occurred_at=occurred_at, **full),
-        task_received(ENGINE, task_id, name, occurred_at=occurred_at, stage="enqueued", **full),
+        task_received(ENGINE, task_id, name, occurred_at=occurred_at, **received),
     )
 
 
 def execution_events(run: Run, occurred_at: datetime) -> tuple[Event, Event]:
     """The worker's own `task.received` (engines.md B3), then `task.started`."""
     task_id, name = run.task_id, run.task_name
-    full: TaskFields = {**run.fields, "args": run.message.args, "kwargs": run.message.kwargs}
+    received: TaskFields = {
+        **run.fields,
+        "args": run.message.args,
+        "kwargs": run.message.kwargs,
+        "stage": "worker",
+    }
     return (
-        task_received(ENGINE, task_id, name, occurred_at=occurred_at, stage="worker", **full),
+        task_received(ENGINE, task_id, name, occurred_at=occurred_at, **received),
         task_started(ENGINE, task_id, name, occurred_at=occurred_at, **run.fields),
     )
 
@@ -104,16 +110,22 @@ def outcome_event(
             **run.fields,
         )
     if run.outcome is Outcome.REVOKED:
+        revoked: TaskFields = {
+            **run.fields,
+            "terminated": True,
+            "reason": "cancelled by an operator",
+        }
         return task_revoked(
             ENGINE,
             task_id,
             name,
             runtime_ms=runtime_ms,
             occurred_at=occurred_at,
-            **{**run.fields, "terminated": True, "reason": "cancelled by an operator"},
+            **revoked,
         )
     exception: BaseException | str = error if error is not None else "unknown error"
     if run.outcome is Outcome.RETRIED:
+        retried: TaskFields = {**run.fields, "retry_count": run.attempt}
         return task_retried(
             ENGINE,
             task_id,
@@ -122,7 +134,7 @@ def outcome_event(
             traceback=_traceback(exception),
             runtime_ms=runtime_ms,
             occurred_at=occurred_at,
-            **{**run.fields, "retry_count": run.attempt},
+            **retried,
         )
     return task_failed(
         ENGINE,
@@ -149,9 +161,7 @@ def revoked_event(
 def _traceback(exception: BaseException | str) -> str | None:
     if isinstance(exception, str) or exception.__traceback__ is None:
         return None
-    return "".join(
-        traceback.format_exception(type(exception), exception, exception.__traceback__)
-    )
+    return "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
 
 
 def _max_attempts(labels: Mapping[str, Any], middlewares: Sequence[object]) -> int | None:

@@ -56,14 +56,14 @@ class Run:
     was_resent: bool = False
     cancel_requested: bool = False
     outcome: Outcome | None = None
-    on_end: list[Callable[[Outcome], None]] = field(default_factory=list)
+    on_end: list[Callable[[Outcome], None]] = field(default_factory=list[Callable[[Outcome], None]])
     watch: Callable[[asyncio.Task[object]], object] | None = None
     run_token: Token[Run | None] | None = None
     correlation_token: Token[Correlation | None] | None = None
 
     @property
     def task_id(self) -> str:
-        """taskiq's id of the task."""
+        """Id of the task."""
         return self.message.task_id
 
     @property

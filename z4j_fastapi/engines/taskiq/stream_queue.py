@@ -90,7 +90,8 @@ async def find_waiting(redis: RedisClient, key: str, match: Match) -> Entry | No
 
 async def remove(redis: RedisClient, key: str, entry: Entry) -> bool:
     """Take a waiting entry out; False when a worker was faster."""
-    return await redis.eval(_REMOVE, 1, key, entry.id) == 1
+    deleted: int = await redis.eval(_REMOVE, 1, key, entry.id)
+    return deleted == 1
 
 
 async def _groups(redis: RedisClient, key: str) -> list[dict[str, Any]]:

@@ -1,0 +1,290 @@
+"""The walk over one event: a bounded, JSON-safe copy, and the strings that must still be looked at.
+
+The common types are handled in the two loops, everything else in `objects.py`. Strings are only
+collected; one look at all of them together follows (`scrub.py`).
+
+Spec: redaction.md sections 2 and 5.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from z4j_fastapi.redaction.bounds import (
+    MAX_DEPTH,
+    MAX_NODES,
+    MAX_WIDTH,
+    OMITTED,
+    REDACTED,
+    more_items,
+)
+from z4j_fastapi.redaction.objects import Unordered, number, plain
+from z4j_fastapi.redaction.rendering import FLOAT_END, MAX_INT, MIN_FLOAT, MIN_INT, render_text
+from z4j_fastapi.redaction.tracebacks import scrub_traceback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from z4j_fastapi.redaction.names import KeyRules
+    from z4j_fastapi.redaction.scrub import Scrubber
+
+#: Compared with first: cheaper than the exact bounds.
+_SMALL = 1_000_000_000
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+
+
+class Walk:
+    """One walk.
+
+    Args:
+        scrubber: For long strings, which are done at once.
+        rules: Verdicts on keys.
+
+    Attributes:
+        texts: Short strings of the copy, not yet looked at.
+        exact: Whether all numbers lie where orjson writes what CPython writes.
+        changed: Whether a long string came out different.
+    """
+
+    __slots__ = (
+        "_ancestors",
+        "_nodes",
+        "_rules",
+        "_scrubber",
+        "_short",
+        "changed",
+        "exact",
+        "texts",
+    )
+
+    def __init__(self, scrubber: Scrubber, rules: KeyRules) -> None:
+        self._scrubber = scrubber
+        self._rules = rules
+        self._short = scrubber.short_chars
+        self._ancestors: set[int] = set()
+        self._nodes = 0
+        self.texts: list[str] = []
+        self.exact = True
+        self.changed = False
+
+    def data(self, data: Mapping[str, object]) -> dict[str, Any]:
+        """The copy of an event's data; each value is bounded for itself.
+
+        Args:
+            data: Flat keys to raw values. `traceback` is treated line by line.
+        """
+        traceback: object = data.get("traceback")
+        if type(traceback) is not str:
+            return self._mapping(data if type(data) is dict else dict(data), 0)
+        shown = scrub_traceback(traceback, self._scrubber)
+        rest = dict(data)
+        del rest["traceback"]
+        copy = self._mapping(rest, 0)
+        copy["traceback"] = shown
+        return copy
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """The copy of any value.
+
+        Args:
+            value: Anything.
+            depth: Containers around it.
+        """
+        cls = type(value)
+        if cls is str:
+            return self._string(value)
+        if value is None or cls is bool:
+            return value
+        if cls is int:
+            return value if MIN_INT <= value <= MAX_INT else self._number(value)
+        if cls is float:
+            exact = value == 0 or MIN_FLOAT <= abs(value) < FLOAT_END
+            return value if exact else self._number(value)
+        return self._container(value, cls, depth)
+
+    def _string(self, text: str) -> str:
+        if len(text) <= self._short:
+            self.texts.append(text)
+            return text
+        shown = self._scrubber.text(text)
+        if shown is not text:
+            self.changed = True
+        return shown
+
+    def _number(self, value: float) -> Any:
+        shown = number(value)
+        if type(shown) is not str:
+            self.exact = False
+        return shown
+
+    def _container(self, value: Any, cls: type, depth: int) -> Any:
+        identity = id(value)
+        ancestors = self._ancestors
+        if identity in ancestors:
+            return REDACTED
+        if depth >= MAX_DEPTH and (cls is dict or cls is list or cls is tuple):
+            return OMITTED
+        ancestors.add(identity)
+        if cls is dict:
+            copy: Any = self._mapping(value, depth + 1)
+        elif cls is list or cls is tuple:
+            copy = self._sequence(value, depth + 1)
+        else:
+            copy = self._other(value, depth)
+        ancestors.discard(identity)
+        return copy
+
+    def _mapping(self, source: dict[Any, Any], depth: int) -> Any:
+        size = len(source)
+        if size > MAX_WIDTH:
+            source = dict(_items(source, MAX_WIDTH))
+            source[more_items(size - MAX_WIDTH)] = None
+        self._nodes += len(source)
+        if self._nodes > MAX_NODES:
+            return OMITTED
+        try:
+            # A snapshot, since another thread may change the dict meanwhile.
+            members = list(source.items())
+        except RuntimeError:
+            members = _items(source, MAX_WIDTH)
+        known, judge = self._rules.known, self._rules.judge
+        short, collect = self._short, self.texts.append
+        copy: dict[str, Any] = {}
+        for key, value in members:
+            if type(key) is not str:
+                key = self._key(key)  # noqa: PLW2901 - the key as text from here on
+            secret = known.get(key)
+            if secret is None:
+                key, secret = judge(key)  # noqa: PLW2901 - the key as it may leave
+            cls = type(value)
+            if secret:
+                copy[key] = REDACTED if cls in _SCALARS else self._blank(value, depth)
+            elif cls is str and len(value) <= short:
+                collect(value)
+                copy[key] = value
+            elif cls is int and -_SMALL < value < _SMALL:
+                copy[key] = value
+            else:
+                copy[key] = self.value(value, depth)
+        return copy
+
+    def _sequence(self, source: list[Any] | tuple[Any, ...], depth: int) -> Any:
+        size = len(source)
+        if size > MAX_WIDTH:
+            source = [*source[:MAX_WIDTH], more_items(size - MAX_WIDTH)]
+        self._nodes += len(source)
+        if self._nodes > MAX_NODES:
+            return OMITTED
+        short, collect = self._short, self.texts.append
+        copy: list[Any] = []
+        put = copy.append
+        for value in source:
+            if type(value) is str and len(value) <= short:
+                collect(value)
+                put(value)
+            else:
+                put(self.value(value, depth))
+        return copy
+
+    def _other(self, value: Any, depth: int) -> Any:
+        """The copy of an object that is no plain JSON type."""
+        scrubber = self._scrubber
+        if type(value) in (bytes, bytearray):
+            # The text form has escapes, which glue a letter to what follows and hide a boundary.
+            head = bytes(value[: scrubber.limit_bytes]).decode("latin-1")
+            if scrubber.uncut(head) is REDACTED:
+                return REDACTED
+        reduced: Any = plain(value, limit_bytes=scrubber.limit_bytes)
+        kind = type(reduced)
+        if kind not in (dict, list, Unordered):
+            return self.value(reduced, depth)
+        if depth >= MAX_DEPTH:
+            return OMITTED
+        if kind is dict:
+            return self._mapping(reduced, depth + 1)
+        copy = self._sequence(reduced, depth + 1)
+        if kind is Unordered and type(copy) is list:
+            copy.sort(key=render_text)
+        return copy
+
+    def _blank(self, value: Any, depth: int) -> Any:
+        """A value under a secret key: the shape of dicts and lists, every leaf redacted."""
+        cls = type(value)
+        if cls is not dict and cls is not list and cls is not tuple:
+            return REDACTED
+        identity = id(value)
+        size = len(value)
+        self._nodes += min(size, MAX_WIDTH)
+        if identity in self._ancestors:
+            return REDACTED
+        if depth >= MAX_DEPTH or self._nodes > MAX_NODES:
+            return OMITTED
+        self._ancestors.add(identity)
+        blank: Any
+        if cls is dict:
+            blank = {}
+            for key, member in _items(value, MAX_WIDTH):
+                text = key if type(key) is str else self._key(key)
+                blank[self._rules.judge(text)[0]] = self._blank(member, depth + 1)
+            if size > MAX_WIDTH:
+                blank[more_items(size - MAX_WIDTH)] = None
+        else:
+            blank = [self._blank(member, depth + 1) for member in value[:MAX_WIDTH]]
+            if size > MAX_WIDTH:
+                blank.append(more_items(size - MAX_WIDTH))
+        self._ancestors.discard(identity)
+        return blank
+
+    def _key(self, key: Any) -> str:
+        """A key that is no exact `str`, as text."""
+        cls = type(key)
+        if key is None or cls is bool:
+            return str(key)
+        reduced: Any = key if cls is int or cls is float else plain(key, limit_bytes=1_024)
+        kind = type(reduced)
+        if kind is str:
+            return str(reduced)
+        if kind is int or kind is float:
+            return str(number(reduced))
+        copy = self.value(reduced)  # tuples and the like: redacted first, then as text
+        return copy if type(copy) is str else render_text(copy)
+
+
+def _items(source: dict[Any, Any], most: int) -> list[tuple[Any, Any]]:
+    """At most so many members of a dict, however another thread changes it meanwhile."""
+    for _ in range(3):
+        try:
+            return list(islice(source.items(), most))
+        except RuntimeError:  # noqa: PERF203 - changed size while it was copied: look again
+            continue
+    return []
+
+
+def replace_strings(copy: Any, changes: dict[str, str]) -> Any:  # noqa: C901 - two loops, flat for speed
+    """Put the scrubbed strings into the copy, in place.
+
+    Args:
+        copy: What `Walk.value` returned.
+        changes: String to what takes its place.
+    """
+    cls = type(copy)
+    if cls is str:
+        return changes.get(copy, copy)
+    if cls is dict:
+        for key, value in copy.items():
+            kind = type(value)
+            if kind is str:
+                if value in changes:
+                    copy[key] = changes[value]
+            elif kind is dict or kind is list:
+                replace_strings(value, changes)
+    elif cls is list:
+        for at, value in enumerate(copy):
+            kind = type(value)
+            if kind is str:
+                if value in changes:
+                    copy[at] = changes[value]
+            elif kind is dict or kind is list:
+                replace_strings(value, changes)
+    return copy
