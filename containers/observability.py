@@ -16,7 +16,6 @@ def build_observability(
     *, settings: AgentSettings, counters: LossCounters, clock: Clock
 ) -> Observability:
     """The agent's instruments; a log level only where one was asked for."""
-    asked = settings.source_of("log_level") != "default"
     return Observability.create(
-        counters=counters, clock=clock, log_level=settings.log_level if asked else None
+        counters=counters, clock=clock, log_level=settings.explicit_log_level
     )

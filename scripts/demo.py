@@ -249,7 +249,11 @@ class Demo:
             row: dict[str, Any] = self.rest.get(f"/projects/{PROJECT}/commands/{issued['id']}")
             return None if row["status"] in ("pending", "dispatched") else row
 
-        row = self._wait(ended, TASK_SECONDS, "the answer to the bulk retry")
+        try:
+            row = self._wait(ended, TASK_SECONDS, "the answer to the bulk retry")
+        except TimeoutError as error:
+            left = self.rest.get(f"/projects/{PROJECT}/commands/{issued['id']}")
+            raise DemoError(f"{error}; the brain's row: {left}") from None
         if row["status"] != "completed":
             raise DemoError(f"the bulk retry ended {row['status']}: {row['error']}")
         new_task_id: str = row["result"]["new_task_ids"][task_id]

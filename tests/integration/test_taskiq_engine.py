@@ -15,7 +15,7 @@ from support.processes import REPOSITORY, ChildProcess, ProcessFamily, wait_unti
 from support.taskiq_kit import Context, RecordingSink, attachment_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from support.valkey import ValkeyDatabase
 
@@ -259,7 +259,7 @@ def test_worker_when_told_to_stop_then_running_tasks_end_before_it_goes_offline(
             return task_id
 
     task_id = asyncio.run(scenario())
-    worker.child.signal(signal.SIGTERM)
+    worker.child.send_signal(signal.SIGTERM)
     wait_until(
         lambda: worker.events()[-1]["kind"] == "worker.offline",
         timeout_seconds=SECONDS,
@@ -287,7 +287,7 @@ def test_pubsub_when_nobody_can_be_asked_then_events_flow_and_less_is_advertised
 
     sink, task_id, adapter, depths = asyncio.run(scenario())
 
-    assert sorted(sink.kinds(task_id))[-1] == "task.succeeded"
+    assert sink.kinds(task_id).count("task.succeeded") == 1
     assert sink.one("task.started", task_id).data["queue"] == QUEUE
     assert list(adapter.capabilities()) == ["submit_task", "retry_task", "retry_by_reference_v1"]
     assert depths == {}
@@ -439,7 +439,7 @@ def test_cancel_when_the_body_is_synchronous_then_it_is_refused_and_runs_to_its_
             task_id = await kiq(broker, "blocking", str(release))
             await until(lambda: "task.started" in worker.kinds(task_id), "started")
             await listeners(adapter, 1)
-            with pytest.raises(CommandError, match="unsupported: .*synchronous"):
+            with pytest.raises(CommandError, match=r"unsupported: .*synchronous"):
                 await adapter.cancel_task(cancel_of(task_id), Context())
             release.touch()
             await until(lambda: "task.succeeded" in worker.kinds(task_id), "ended")
@@ -523,7 +523,11 @@ def test_purge_when_authorized_then_the_list_is_empty_and_the_tasks_are_revoked(
     outcome, context, depths, sink, ids = asyncio.run(scenario())
 
     assert outcome.result == {
-        **{"queue": QUEUE, "depth_before": 3, "purged": 3, "revoked": 3, "force": False}
+        "queue": QUEUE,
+        "depth_before": 3,
+        "purged": 3,
+        "revoked": 3,
+        "force": False,
     }
     assert context.depths == [3]
     assert depths[QUEUE] == 0
@@ -592,9 +596,7 @@ def test_depth_when_messages_wait_in_a_list_then_each_queue_is_counted(
             for _ in range(2):
                 await kiq(broker, "bump")
             await kiq(broker, "routed")
-            await (
-                broker.find_task("bump").kicker().with_labels(queue_name="seen-by-label").kiq("x")
-            )
+            await broker.find_task("bump").kicker().with_labels(queue_name="seen-by-label").kiq("x")
             return dict(await adapter.queues())
 
     assert asyncio.run(scenario()) == {QUEUE: 2, "routed-queue": 1, "seen-by-label": 1}
@@ -712,9 +714,7 @@ def test_submit_when_asked_from_another_thread_then_sent_on_the_brokers_loop(
     async def scenario() -> tuple[Any, RecordingSink, Any]:
         async with web(valkey.url) as (_, adapter, sink):
             command = submit_of(task_name="bump", args=(1,), schedule_id="s-1", queue="special")
-            outcome = await asyncio.to_thread(
-                asyncio.run, adapter.submit_task(command, Context())
-            )
+            outcome = await asyncio.to_thread(asyncio.run, adapter.submit_task(command, Context()))
             return outcome, sink, dict(await adapter.queues())
 
     outcome, sink, depths = asyncio.run(scenario())
@@ -843,9 +843,8 @@ def test_retry_when_overrides_are_given_then_a_new_task_that_leads_back(
     outcome, sink = asyncio.run(scenario())
 
     new_id = outcome.result["new_task_id"]
-    assert outcome.result == {
-        **{"new_task_id": new_id, "task_name": "bump", "original_task_id": "old"}
-    }
+    assert outcome.result["task_name"] == "bump"
+    assert outcome.result["original_task_id"] == "old"
     received = sink.one("task.received", new_id, stage="enqueued")
     assert received.data["args"] == [5]
     assert received.data["parent_task_id"] == "old"
@@ -875,9 +874,3 @@ def test_retry_when_it_cannot_be_done_honestly_then_failed(
             assert sink.events == []
 
     asyncio.run(scenario())
-
-
-@pytest.fixture(autouse=True)
-def _no_leftover_loop() -> Iterator[None]:
-    """redis-py objects that outlive their loop would warn in another test."""
-    yield

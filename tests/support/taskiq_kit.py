@@ -85,7 +85,9 @@ class CountingGuard:
             self.places.append(place)
 
 
-def attachment_to(sink: RecordingSink, *, guard: Any = strict_guard, clock: Any = None) -> Attachment:
+def attachment_to(
+    sink: RecordingSink, *, guard: Any = strict_guard, clock: Any = None
+) -> Attachment:
     return Attachment(
         sink=sink,
         guard=guard,

@@ -24,11 +24,21 @@ def recordings():
 
 
 def recorded_frames():
-    """(label, recording, bytes as received, parsed frame) of every recorded frame."""
-    return [
-        (f"{name}[{index}]", content, raw.encode(), frame)
-        for name, content in recordings()
-        for index, (raw, frame) in enumerate(
-            zip(content["frames_raw"], content["frames"], strict=True)
-        )
-    ]
+    """(label, recording, bytes, parsed frame) of every recorded frame of a recorded session.
+
+    Frames inside `cases` were kept parsed only; their bytes here are a rendering of our own, which
+    the signature does not mind. (What a case `got` on a session whose id was not kept is left out.)
+    """
+    found = []
+    for name, content in recordings():
+        raws = zip(content["frames_raw"], content["frames"], strict=True)
+        found += [
+            (f"{name}[{index}]", content, raw.encode(), frame)
+            for index, (raw, frame) in enumerate(raws)
+        ]
+        found += [
+            (f"{name}:{case['case']}", content, json.dumps(case["frame"]).encode(), case["frame"])
+            for case in content.get("cases", ())
+            if "hmac" in (case.get("frame") or {})
+        ]
+    return found

@@ -43,6 +43,8 @@ _DATABASE = re.compile(r"commands-(\d+)\.sqlite(\.damaged)?")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS command (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
+    command_id TEXT NOT NULL,
+    agent_tag TEXT NOT NULL,
     action TEXT NOT NULL,
     claim_token TEXT,
     owner TEXT NOT NULL,
@@ -89,6 +91,21 @@ class Claim:
     result: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """A command whose process died over it, and which nobody has answered.
+
+    Args:
+        command_id: The command's id.
+        identities: Everything it was claimed under.
+        claim_token: The token of its first delivery.
+    """
+
+    command_id: str
+    identities: tuple[str, ...]
+    claim_token: str | None
+
+
 class CommandJournal:
     """Claims of commands, durable and atomic across processes. Any thread; calls block for a sync.
 
@@ -96,12 +113,21 @@ class CommandJournal:
 
     Args:
         base: Directory of the deployment; the journal lies in its subdirectory `journal`.
+        agent_tag: `directory.agent_tag(...)`: only this agent may answer what it claimed.
         clock: Source of time.
         logger: Where trouble is told; None for nowhere.
     Spec: design.md section 6, dispatcher; commands.md section 12.
     """
 
-    def __init__(self, base: Path, *, clock: Clock, logger: EventLogger | None = None) -> None:
+    def __init__(
+        self,
+        base: Path,
+        *,
+        clock: Clock,
+        agent_tag: str = "",
+        logger: EventLogger | None = None,
+    ) -> None:
+        self._agent_tag = agent_tag
         self._directory = base / "journal"
         self._path: Path | None = None
         self._owners = self._directory / "owners"
@@ -170,6 +196,45 @@ class CommandJournal:
                     "UPDATE command SET result = ? WHERE id = ? AND result IS NULL",
                     (result, known[0]),
                 )
+
+    def preload(self) -> None:
+        """Load SQLite, on the caller's thread; nothing is opened."""
+        import sqlite3  # noqa: F401, PLC0415 - the import is the point
+
+    def interrupted(self) -> list[Interrupted]:
+        """This agent's commands whose process died over them; each is told to one caller only.
+
+        The brain does not send a command again over a WebSocket, so somebody must answer these.
+
+        Raises:
+            OutboxError: The database cannot be read.
+        """
+        if not self._directory.is_dir():
+            return []
+        found: list[Interrupted] = []
+        with self._database() as connection, _transaction(connection):
+            rows = connection.execute(
+                "SELECT id, owner, claim_token, command_id FROM command "
+                "WHERE result IS NULL AND agent_tag = ?",
+                (self._agent_tag,),
+            ).fetchall()
+            for number, owner, claim_token, command_id in rows:
+                if owner == self._owner or self._lives(owner):
+                    continue
+                connection.execute(
+                    "UPDATE command SET owner = ? WHERE id = ?", (self._owner, number)
+                )
+                names = connection.execute(
+                    "SELECT text FROM identity WHERE command = ?", (number,)
+                ).fetchall()
+                found.append(
+                    Interrupted(
+                        command_id=command_id,
+                        identities=tuple(name for (name,) in names),
+                        claim_token=claim_token,
+                    )
+                )
+        return found
 
     def close(self) -> None:
         """Close the database. Idempotent. What still runs counts as interrupted from here on."""
@@ -338,8 +403,9 @@ class CommandJournal:
             self._until_prune = _PRUNE_EVERY
             _prune(connection, now)
         number = connection.execute(
-            "INSERT INTO command (action, claim_token, owner, claimed_at) VALUES (?, ?, ?, ?)",
-            (action, claim_token, self._owner, now),
+            "INSERT INTO command (command_id, agent_tag, action, claim_token, owner, claimed_at) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (identities[0], self._agent_tag, action, claim_token, self._owner, now),
         ).lastrowid
         _name(connection, number, identities)
 

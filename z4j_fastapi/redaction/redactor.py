@@ -89,27 +89,23 @@ class Redactor:
             meta: The task's own hints.
         """
         try:
-            return self._render(data, meta)
+            source, rules = data, self._rules
+            if meta is not None:
+                source, rules = apply_hints(data, meta), self._rules_for(meta)
+            walk = Walk(self._scrubber, rules)
+            copy = walk.data(source)
+            changes = self._scrubber.changes(walk.texts)
+            if changes or walk.changed:
+                replace_strings(copy, changes)
+                _keep_identifiers(copy, source)
+            payload = render(copy, exact=walk.exact)
+            if len(payload) <= self._max_event_bytes:
+                return Rendered(payload, False)
+            hit = self._scrubber.hit
+            payload = shorten(copy, self._max_event_bytes, exact=walk.exact, hit=hit)
+            return Rendered(payload, shortened=True)
         except Exception:  # noqa: BLE001 - the last guard: an event must not break the host's call
             return self._identity(data)
-
-    def _render(self, data: Mapping[str, object], meta: TaskMeta | None) -> Rendered:
-        source = data if meta is None else apply_hints(data, meta)
-        walk = Walk(self._scrubber, self._rules_for(meta))
-        copy = walk.data(source)
-        changes = self._scrubber.changes(walk.texts)
-        if changes:
-            replace_strings(copy, changes)
-        if changes or walk.changed:
-            for key in _IDENTIFIERS:
-                raw = source.get(key)
-                if type(raw) is str and copy.get(key) != raw and copy.get(key) is not None:
-                    copy[key] = _token(raw)
-        payload = render(copy, exact=walk.exact)
-        if len(payload) <= self._max_event_bytes:
-            return Rendered(payload, False)
-        payload = shorten(copy, self._max_event_bytes, exact=walk.exact, hit=self._scrubber.hit)
-        return Rendered(payload, shortened=True)
 
     def _identity(self, data: Mapping[str, object]) -> Rendered:
         """What is left when an event cannot be rendered: the names that lead to its row."""
@@ -123,9 +119,9 @@ class Redactor:
             kept = {"truncated": OMITTED}
         return Rendered(render(kept, exact=True), shortened=True)
 
-    def _rules_for(self, meta: TaskMeta | None) -> KeyRules:
+    def _rules_for(self, meta: TaskMeta) -> KeyRules:
         """The rules on keys, with the names that a task wants hidden."""
-        if meta is None or not meta.redact_kwargs:
+        if not meta.redact_kwargs:
             return self._rules
         rules = self._hinted.get(meta.redact_kwargs)
         if rules is None:
@@ -175,6 +171,14 @@ class Redactor:
         """
         shown = self._scrubber.text(text)
         return text if shown == text else _token(text)
+
+
+def _keep_identifiers(copy: dict[str, Any], source: Mapping[str, object]) -> None:
+    """Tokens in place of identifiers that were redacted."""
+    for key in _IDENTIFIERS:
+        raw = source.get(key)
+        if type(raw) is str and copy.get(key) not in (raw, None):
+            copy[key] = _token(raw)
 
 
 def _token(text: str) -> str:

@@ -49,6 +49,8 @@ class Walk:
 
     __slots__ = (
         "_ancestors",
+        "_collect",
+        "_known",
         "_nodes",
         "_rules",
         "_scrubber",
@@ -61,10 +63,12 @@ class Walk:
     def __init__(self, scrubber: Scrubber, rules: KeyRules) -> None:
         self._scrubber = scrubber
         self._rules = rules
+        self._known = rules.known
         self._short = scrubber.short_chars
         self._ancestors: set[int] = set()
         self._nodes = 0
         self.texts: list[str] = []
+        self._collect = self.texts.append
         self.exact = True
         self.changed = False
 
@@ -84,7 +88,7 @@ class Walk:
         copy["traceback"] = shown
         return copy
 
-    def value(self, value: Any, depth: int = 0) -> Any:
+    def value(self, value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 - a dispatch table, by how common
         """The copy of any value.
 
         Args:
@@ -94,6 +98,10 @@ class Walk:
         cls = type(value)
         if cls is str:
             return self._string(value)
+        if cls is dict:
+            return self._mapping(value, depth)
+        if cls is list or cls is tuple:
+            return self._sequence(value, depth)
         if value is None or cls is bool:
             return value
         if cls is int:
@@ -101,7 +109,7 @@ class Walk:
         if cls is float:
             exact = value == 0 or MIN_FLOAT <= abs(value) < FLOAT_END
             return value if exact else self._number(value)
-        return self._container(value, cls, depth)
+        return self._other(value, depth)
 
     def _string(self, text: str) -> str:
         if len(text) <= self._short:
@@ -118,73 +126,73 @@ class Walk:
             self.exact = False
         return shown
 
-    def _container(self, value: Any, cls: type, depth: int) -> Any:
-        identity = id(value)
+    def _mapping(self, source: dict[Any, Any], depth: int) -> Any:
+        identity = id(source)
         ancestors = self._ancestors
         if identity in ancestors:
             return REDACTED
-        if depth >= MAX_DEPTH and (cls is dict or cls is list or cls is tuple):
+        # Also a snapshot: another thread may change the dict meanwhile.
+        copy = source.copy() if len(source) <= MAX_WIDTH else _bounded(source)
+        self._nodes += len(copy)
+        if depth >= MAX_DEPTH or self._nodes > MAX_NODES:
             return OMITTED
+        known = self._known
+        odd = [key for key in copy if type(key) is not str or known.get(key, True)]
         ancestors.add(identity)
-        if cls is dict:
-            copy: Any = self._mapping(value, depth + 1)
-        elif cls is list or cls is tuple:
-            copy = self._sequence(value, depth + 1)
-        else:
-            copy = self._other(value, depth)
+        depth += 1
+        if odd:
+            copy = self._judged(copy, odd, depth)
+        short, collect = self._short, self._collect
+        for key, value in copy.items():
+            cls = type(value)
+            if cls is str and len(value) <= short:
+                collect(value)
+            elif cls is not int or not -_SMALL < value < _SMALL:
+                copy[key] = self.value(value, depth)
         ancestors.discard(identity)
         return copy
 
-    def _mapping(self, source: dict[Any, Any], depth: int) -> Any:
-        size = len(source)
-        if size > MAX_WIDTH:
-            source = dict(_items(source, MAX_WIDTH))
-            source[more_items(size - MAX_WIDTH)] = None
-        self._nodes += len(source)
-        if self._nodes > MAX_NODES:
-            return OMITTED
-        try:
-            # A snapshot, since another thread may change the dict meanwhile.
-            members = list(source.items())
-        except RuntimeError:
-            members = _items(source, MAX_WIDTH)
-        known, judge = self._rules.known, self._rules.judge
-        short, collect = self._short, self.texts.append
-        copy: dict[str, Any] = {}
-        for key, value in members:
-            if type(key) is not str:
-                key = self._key(key)  # noqa: PLW2901 - the key as text from here on
-            secret = known.get(key)
+    def _judged(self, copy: dict[Any, Any], odd: list[Any], depth: int) -> dict[str, Any]:
+        """The members of a dict with keys as they may leave, and secret values blanked.
+
+        Args:
+            copy: Our own copy of the dict; may be changed.
+            odd: Its keys that are not known to be harmless.
+            depth: Containers around the values.
+        """
+        known = self._known
+        for key in odd:
+            if type(key) is not str or key not in known:
+                break
+            copy[key] = self._blank(copy[key], depth)
+        else:
+            return copy
+        judged: dict[str, Any] = {}
+        for key, value in copy.items():
+            secret = known.get(key) if type(key) is str else None
             if secret is None:
-                key, secret = judge(key)  # noqa: PLW2901 - the key as it may leave
-            cls = type(value)
-            if secret:
-                copy[key] = REDACTED if cls in _SCALARS else self._blank(value, depth)
-            elif cls is str and len(value) <= short:
-                collect(value)
-                copy[key] = value
-            elif cls is int and -_SMALL < value < _SMALL:
-                copy[key] = value
-            else:
-                copy[key] = self.value(value, depth)
-        return copy
+                key, secret = self._judge(key)  # noqa: PLW2901 - the key as it may leave
+            judged[key] = self._blank(value, depth) if secret else value
+        return judged
 
     def _sequence(self, source: list[Any] | tuple[Any, ...], depth: int) -> Any:
-        size = len(source)
-        if size > MAX_WIDTH:
-            source = [*source[:MAX_WIDTH], more_items(size - MAX_WIDTH)]
-        self._nodes += len(source)
-        if self._nodes > MAX_NODES:
+        identity = id(source)
+        ancestors = self._ancestors
+        if identity in ancestors:
+            return REDACTED
+        copy = list(source) if len(source) <= MAX_WIDTH else _head(source)
+        self._nodes += len(copy)
+        if depth >= MAX_DEPTH or self._nodes > MAX_NODES:
             return OMITTED
-        short, collect = self._short, self.texts.append
-        copy: list[Any] = []
-        put = copy.append
-        for value in source:
+        ancestors.add(identity)
+        depth += 1
+        short, collect = self._short, self._collect
+        for at, value in enumerate(copy):
             if type(value) is str and len(value) <= short:
                 collect(value)
-                put(value)
             else:
-                put(self.value(value, depth))
+                copy[at] = self.value(value, depth)
+        ancestors.discard(identity)
         return copy
 
     def _other(self, value: Any, depth: int) -> Any:
@@ -199,13 +207,15 @@ class Walk:
         kind = type(reduced)
         if kind not in (dict, list, Unordered):
             return self.value(reduced, depth)
-        if depth >= MAX_DEPTH:
-            return OMITTED
-        if kind is dict:
-            return self._mapping(reduced, depth + 1)
-        copy = self._sequence(reduced, depth + 1)
+        ancestors = self._ancestors
+        identity = id(value)
+        if identity in ancestors:
+            return REDACTED
+        ancestors.add(identity)
+        copy = self.value(list(reduced) if kind is Unordered else reduced, depth)
         if kind is Unordered and type(copy) is list:
             copy.sort(key=render_text)
+        ancestors.discard(identity)
         return copy
 
     def _blank(self, value: Any, depth: int) -> Any:
@@ -214,29 +224,29 @@ class Walk:
         if cls is not dict and cls is not list and cls is not tuple:
             return REDACTED
         identity = id(value)
-        size = len(value)
-        self._nodes += min(size, MAX_WIDTH)
         if identity in self._ancestors:
             return REDACTED
+        members = _bounded(value) if cls is dict else _head(value)
+        self._nodes += len(members)
         if depth >= MAX_DEPTH or self._nodes > MAX_NODES:
             return OMITTED
         self._ancestors.add(identity)
         blank: Any
         if cls is dict:
-            blank = {}
-            for key, member in _items(value, MAX_WIDTH):
-                text = key if type(key) is str else self._key(key)
-                blank[self._rules.judge(text)[0]] = self._blank(member, depth + 1)
-            if size > MAX_WIDTH:
-                blank[more_items(size - MAX_WIDTH)] = None
+            blank = {
+                self._judge(key)[0]: self._blank(member, depth + 1)
+                for key, member in members.items()
+            }
         else:
-            blank = [self._blank(member, depth + 1) for member in value[:MAX_WIDTH]]
-            if size > MAX_WIDTH:
-                blank.append(more_items(size - MAX_WIDTH))
+            blank = [self._blank(member, depth + 1) for member in members]
         self._ancestors.discard(identity)
         return blank
 
-    def _key(self, key: Any) -> str:
+    def _judge(self, key: Any) -> tuple[str, bool]:
+        """What to write for a key that is not known, and whether its value is secret."""
+        return self._rules.judge(key if type(key) is str else self._key_text(key))
+
+    def _key_text(self, key: Any) -> str:
         """A key that is no exact `str`, as text."""
         cls = type(key)
         if key is None or cls is bool:
@@ -251,14 +261,27 @@ class Walk:
         return copy if type(copy) is str else render_text(copy)
 
 
-def _items(source: dict[Any, Any], most: int) -> list[tuple[Any, Any]]:
-    """At most so many members of a dict, however another thread changes it meanwhile."""
+def _bounded(source: dict[Any, Any]) -> dict[Any, Any]:
+    """A copy of a dict with at most so many members, however another thread changes it."""
+    size = len(source)
+    if size <= MAX_WIDTH:
+        return source.copy()
     for _ in range(3):
         try:
-            return list(islice(source.items(), most))
-        except RuntimeError:  # noqa: PERF203 - changed size while it was copied: look again
+            copy = dict(islice(source.items(), MAX_WIDTH))
+        except RuntimeError:  # changed size while it was copied: look again
             continue
-    return []
+        copy[more_items(size - MAX_WIDTH)] = None
+        return copy
+    return {OMITTED: None}
+
+
+def _head(source: list[Any] | tuple[Any, ...]) -> list[Any]:
+    """The members of a list or tuple, bounded."""
+    members = list(source[:MAX_WIDTH])
+    if len(source) > MAX_WIDTH:
+        members.append(more_items(len(source) - MAX_WIDTH))
+    return members
 
 
 def replace_strings(copy: Any, changes: dict[str, str]) -> Any:  # noqa: C901 - two loops, flat for speed

@@ -538,7 +538,8 @@ class AgentRuntime:
 
     async def _adopt_siblings(self) -> None:
         loop = asyncio.get_running_loop()
-        await self._dispatcher.recover()
+        with self._observability.guard("dispatcher.recover"):
+            await self._dispatcher.recover()
         while True:
             with self._observability.guard("outbox.adopt"):
                 adopted = await loop.run_in_executor(None, self._outbox.adopt)

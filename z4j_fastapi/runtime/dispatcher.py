@@ -170,6 +170,7 @@ class Dispatcher:
             await asyncio.wait(self._tasks, timeout=1.0)
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
+        self._journal.close()
 
     async def recover(self) -> None:
         """Answer what a dead process of this agent left unanswered. Nothing is run."""

@@ -211,6 +211,7 @@ class Supervisor:
     async def _connect_or_reconnect(self) -> Connection | None:
         """A connection; None when asked to start over meanwhile."""
         connect = asyncio.ensure_future(self._transport.connect())
+        connect.add_done_callback(_look_at)
         asked = asyncio.ensure_future(self._reconnect.wait())
         try:
             await asyncio.wait({connect, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -300,6 +301,12 @@ class Supervisor:
         if not closing.done():
             closing.cancel()
             await asyncio.wait({closing}, timeout=_GOODBYE_SECONDS)
+
+
+def _look_at(attempt: asyncio.Future[Connection]) -> None:
+    """Nobody may be left to hear of an attempt that failed while we were told to stop."""
+    if not attempt.cancelled():
+        attempt.exception()
 
 
 def _failure_of(error: RemoteProtocolError) -> Failure:

@@ -52,10 +52,11 @@ def explain_tls(error: ssl.SSLError) -> str:
     """The reason of a failed handshake, in the verifier's own words where it has some."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate was not accepted: {error.verify_message.rstrip('.')}{_hint(error)}"
-    if error.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}:
+    # Errors that Python itself raises, not OpenSSL, have no such attribute.
+    code: str = getattr(error, "reason", None) or "HANDSHAKE_FAILED"
+    if code in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}:
         return "the other side does not speak TLS; is it an http:// address?"
-    reason = (error.reason or "handshake failed").lower().replace("_", " ")
-    return f"the TLS handshake failed: {reason}"
+    return f"the TLS handshake failed: {code.lower().replace('_', ' ')}"
 
 
 #: OpenSSL's verification codes for an unknown issuer (self-signed, issuer missing, chain cut).

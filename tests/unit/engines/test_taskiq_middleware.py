@@ -177,7 +177,7 @@ def test_requeue_when_the_body_puts_itself_back_then_retried_and_counted(broker,
     tries = []
 
     @broker.task(task_name="again")
-    async def again(context: Context = TaskiqDepends()):
+    async def again(context: Context = TaskiqDepends()):  # noqa: B008 - as taskiq users write it
         tries.append(1)
         if len(tries) == 1:
             await context.requeue()

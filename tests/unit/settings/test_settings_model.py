@@ -113,7 +113,7 @@ def test_fingerprint_when_key_is_written_differently_then_the_same(settings):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("project_id", "defaul"), ("hmac_secret", "_" * 42 + "8=")]
+    ("name", "value"), [("project_id", "default2"), ("hmac_secret", "_" * 42 + "8=")]
 )
 def test_fingerprint_when_project_or_key_differs_then_differs(settings, name, value):
     other = load_settings({**GOOD, name: value}, environ={})

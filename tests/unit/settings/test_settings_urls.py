@@ -141,3 +141,8 @@ def test_masked_url_when_it_has_credentials_then_hides_them(given, shown):
 
 def test_host_of_when_ipv6_then_without_brackets():
     assert host_of("http://[::1]:80/") == "::1"
+
+
+def test_brain_url_when_host_cannot_be_encoded_then_says_so():
+    with pytest.raises(UrlError, match="host name"):
+        normalise_brain_url("https://" + "ü" * 64 + ".example")

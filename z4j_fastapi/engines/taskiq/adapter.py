@@ -170,6 +170,8 @@ class TaskiqEngineAdapter:
     def capabilities(self) -> Sequence[str]:
         """Capability tokens, by what the brokers can be asked for (engines.md 11)."""
         kinds = {handle.kind for handle in self._handles}
+        if not kinds:
+            return ()
         tokens = ["submit_task", "retry_task"]
         if kinds & {BrokerKind.LIST, BrokerKind.STREAM}:
             tokens.append("cancel_task")

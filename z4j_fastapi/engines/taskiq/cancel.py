@@ -121,7 +121,8 @@ def report_revoked(handle: BrokerHandle, message: TaskiqMessage, key: str, reaso
                 queue=handle.shown(key),
                 carrier=carrier_of(message.labels),
                 reason=reason,
-            )
+            ),
+            middleware.meta_of_task(message.task_name),
         )
 
 

@@ -22,10 +22,12 @@ local depth = redis.call('LLEN', KEYS[1])
 if ARGV[1] ~= '' and tostring(depth) ~= ARGV[1] then return {depth, 0} end
 local kept, bytes = {}, 0
 if depth <= tonumber(ARGV[2]) then
-  for _, item in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-    bytes = bytes + #item
+  for start = 0, depth - 1, 100 do
+    for _, item in ipairs(redis.call('LRANGE', KEYS[1], start, start + 99)) do
+      bytes = bytes + #item
+      kept[#kept + 1] = item
+    end
     if bytes > tonumber(ARGV[3]) then break end
-    kept[#kept + 1] = item
   end
 end
 redis.call('DEL', KEYS[1])

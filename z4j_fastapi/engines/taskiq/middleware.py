@@ -110,7 +110,7 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
         queue = queue_label(message.labels)
         if queue is not None and len(self.seen_queues) < _MAX_SEEN_QUEUES:
             self.seen_queues[queue] = None
-        meta = self._meta(message.task_name)
+        meta = self.meta_of_task(message.task_name)
         fields = fields_of(
             message,
             queue=queue or self.default_queue(),
@@ -154,7 +154,8 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
         try:
             if outlet is not None:
                 with outlet.guard("taskiq.post_execute"):
-                    self._after_execute(run or self._late_run(message), message, result, outlet)
+                    # No run: the adapter was attached in the middle of it.
+                    self._after_execute(run or self._run_of(message), message, result, outlet)
         finally:
             if run is not None:
                 self._leave(run)
@@ -252,6 +253,11 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
         for sink in self.subscriptions.sinks:
             sink.record(event)
 
+    def meta_of_task(self, task_name: str) -> TaskMeta | None:
+        """The `z4j_meta` of a registered task, if it has one."""
+        task = self.broker.find_task(task_name)
+        return meta_of(task.original_func) if task is not None else None
+
     def default_queue(self) -> str | None:
         """The queue of a message that names none."""
         if self.queue_name is not None:
@@ -282,14 +288,6 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
             is_async=inspect.iscoroutinefunction(function)
             and not getattr(self.broker, "await_inplace", False),
         )
-
-    def _late_run(self, message: TaskiqMessage) -> Run:
-        """A run whose start was not seen: the adapter was attached in the middle of it."""
-        return self._run_of(message)
-
-    def _meta(self, task_name: str) -> TaskMeta | None:
-        task = self.broker.find_task(task_name)
-        return meta_of(task.original_func) if task is not None else None
 
 
 def _outcome(run: Run, message: TaskiqMessage, result: TaskiqResult[Any]) -> Outcome:

@@ -33,7 +33,7 @@ _CANCEL_SECONDS = 60.0
 #: A subscriber that never answers is not one of ours, or hangs.
 _ANSWER_SECONDS = 2.0
 _POLL_SECONDS = 30.0
-_RETRY_SECONDS = (1.0, 30.0)
+_LONGEST_PAUSE_SECONDS = 30.0
 _MAX_PENDING = 64
 _MAX_BYTES = 4096
 
@@ -119,6 +119,12 @@ def _object(raw: object) -> dict[str, Any]:
     return cast("dict[str, Any]", body) if isinstance(body, dict) else {}
 
 
+def _pause_seconds(failures: int) -> float:
+    """Full jitter below 1, 2, 4, ... seconds."""
+    most = min(_LONGEST_PAUSE_SECONDS, 2.0 ** min(failures - 1, 10))
+    return random.uniform(0, most)  # noqa: S311 - jitter
+
+
 class RelayServer:
     """Answers questions in a worker process, on the loop that runs the tasks.
 
@@ -145,6 +151,7 @@ class RelayServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._answers: set[asyncio.Task[None]] = set()
+        self._failures = 0
 
     def start(self) -> None:
         """Begin to listen. On the broker's loop."""
@@ -167,20 +174,15 @@ class RelayServer:
             loop.call_soon_threadsafe(task.cancel)
 
     async def _serve(self) -> None:
-        delay, most = _RETRY_SECONDS
-        reachable = True
         try:
             while True:
                 try:
                     await self._listen()
                 except tuple(redis_errors()) as error:  # noqa: PERF203 - one a connection
-                    if reachable:
+                    if self._failures == 0:
                         self._logger.warning("relay_unreachable", error=type(error).__name__)
-                    reachable = False
-                    await asyncio.sleep(random.uniform(0, delay))  # noqa: S311 - jitter
-                    delay = min(most, delay * 2)
-                else:
-                    delay, reachable = _RETRY_SECONDS[0], True
+                    self._failures += 1
+                    await asyncio.sleep(_pause_seconds(self._failures))
         finally:
             await self._own.aclose()
 
@@ -189,6 +191,7 @@ class RelayServer:
         inbox = redis.pubsub()
         try:
             await inbox.subscribe(self._channel)
+            self._failures = 0
             while True:
                 # Waiting with a limit lets redis-py notice a connection that died silently.
                 message = await inbox.get_message(

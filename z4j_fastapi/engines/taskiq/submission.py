@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from taskiq.exceptions import TaskiqError
-
 from z4j_fastapi.correlation import Correlation, use
 from z4j_fastapi.errors import CommandError
 
@@ -97,12 +95,16 @@ async def submit(
                 "the broker did not take the message in time; it may arrive all the same",
                 indeterminate=True,
             ) from None
-        except TaskiqError as error:
+        except CommandError:
+            raise
+        except Exception as error:  # noqa: BLE001 - brokers and middlewares are anybody's code
             if not _never_sent(error):
+                # What cannot be serialised stayed here; a hook may fail after the kick.
+                stayed = isinstance(error.__cause__, (TypeError, ValueError))
                 raise CommandError(
                     "failed",
                     f"the broker refused the message: {_cause_text(error)}",
-                    indeterminate=True,
+                    indeterminate=not stayed,
                 ) from None
             if remaining_seconds() - _MARGIN_SECONDS <= pause:
                 raise CommandError(
