@@ -26,6 +26,9 @@ from z4j_fastapi.dev.waiting import wait_until
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "quickstart"
 PROJECT = "quickstart"
 START_SECONDS = 60.0
+# An idle taskiq worker without uvloop notices a signal only when the next message wakes its loop;
+# nothing here is worth a longer wait, so it is killed then.
+STOP_SECONDS = 3.0
 TASK_SECONDS = 30.0
 
 
@@ -183,7 +186,7 @@ class Demo:
             cwd=EXAMPLE,
         )
         self.children.append(child)
-        self._stack.callback(child.stop)
+        self._stack.callback(child.stop, timeout_seconds=STOP_SECONDS)
         child.start()
 
     def _wait(self, probe: Any, timeout_seconds: float, what: str) -> Any:

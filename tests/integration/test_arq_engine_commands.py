@@ -719,7 +719,6 @@ def test_fire_when_redis_is_away_then_it_is_tried_again_until_the_time_is_over(
             async def heal() -> None:
                 await asyncio.sleep(0.1)
                 healing.broker.use(it.settings)
-                healing.broker.forget_client()
 
             outcome, _ = await asyncio.gather(
                 healing.schedule_fire(fire(fire_id="g"), FakeContext(20)), heal()

@@ -51,6 +51,16 @@ class ListLogger:
         return [event for _, event, _ in self.lines]
 
 
+class SmallSegments(Retention):
+    """Bounds with segments of 8 KiB, so that a few records fill several."""
+
+    __slots__ = ()
+
+    @property
+    def segment_bytes(self) -> int:
+        return 8192
+
+
 class FullDisk:
     """A switch, and segments that obey it: `errno` is what every append raises while it is set."""
 
@@ -79,13 +89,14 @@ def open_lane(
     clock: Clock | None = None,
     logger: ListLogger | None = None,
     segment_type: type[Segment] = Segment,
+    retention_type: type[Retention] = Retention,
 ) -> FileLane:
     """A lane that never syncs, opened in `directory`."""
     trouble = TroubleLog(logger)
     lane = FileLane(
         directory,
         kind,
-        retention=Retention(max_records=max_records, max_bytes=max_bytes),
+        retention=retention_type(max_records=max_records, max_bytes=max_bytes),
         services=LaneServices(
             clock=clock or StillClock(),
             counters=counters or LossCounters(),

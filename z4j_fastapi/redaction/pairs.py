@@ -14,16 +14,37 @@ import re
 from z4j_fastapi.redaction.bounds import REDACTED
 from z4j_fastapi.redaction.names import is_secret_name, normal_form
 
-_PAIR = re.compile(
-    r"""(?<![\w-])(?P<name>[\w-]+)
-    (?P<quote>\\*["']?)[ \t]{0,8}
-    (?P<separator>
-        :[ \t]{0,4}(?:str|bytes|Optional\[str\]|str\ \|\ None|SecretStr)[ \t]{0,4}=(?!=)
-      | =>|==?|:=|:
+#: How the names of `names.py` end: four characters, or three.
+_ENDS_4 = (
+    "word|sswd|tion|hash|rets|cret|oken|auth|ials|okie|kies|rity|mber|card|rase|onid|n_id|n-id"
+)
+_ENDS_3 = "pwd|key|ssn|cvv|cvc|vv2|otp|jwt"
+#: What may stand between a name and its separator; each of a fixed length, for looking back.
+_BETWEEN = ("", r"[\"' \t]", r"(?:\\[\"']|[\"'][ \t]|[ \t][ \t])")
+
+
+def _separators(separator: str, ends_3: str, flags: int = 0) -> re.Pattern[str]:
+    """A search that begins with the separator, hence fast, and looks back from there for a name."""
+    behind = "|".join(
+        f"(?<=(?:{ends}){between}{separator})" for ends in (_ENDS_4, ends_3) for between in _BETWEEN
     )
-    (?P<space>[ \t]{0,8})""",
+    return re.compile(f"{separator}(?:{behind})", flags)
+
+
+_EITHER = _separators("[=:]", _ENDS_3, re.IGNORECASE)
+#: For folded text, where digits are 0.
+_EQUALS, _COLON = (_separators(sign, _ENDS_3.replace("2", "0")) for sign in "=:")
+
+#: The name before a separator, read backwards.
+_BACKWARDS = re.compile(r"""(?P<quote>[ \t]{0,2}["']?\\*)(?P<name>[\w-]+)""")
+_SEPARATOR = re.compile(
+    r""":[ \t]{0,4}(?:str|bytes|Optional\[str\]|str\ \|\ None|SecretStr)[ \t]{0,4}=(?!=)
+      | =>|==?|:=|:""",
     re.VERBOSE,
 )
+_SPACE = re.compile(r"[ \t]{0,8}")
+#: Text with more secrets than this is redacted as a whole: bounds the time.
+_MAX_PAIRS = 500
 _MAX_NAME_CHARS = 64
 _HEADERS = frozenset({"authorization", "proxyauthorization", "cookie", "setcookie"})
 #: Names whose `name:value` without a space is taken too; others, such as `token:refresh`, are
@@ -43,23 +64,6 @@ _BARE = re.compile(
 _BRACKET = re.compile(r"[\[\](){}]")
 _LINE = re.compile(r"[^\r\n]+")
 
-#: How the names of `names.py` end, for `may_hold_pair`: four characters, or three. Digits are 0.
-_ENDS_4 = (
-    "word|sswd|tion|hash|rets|cret|oken|auth|ials|okie|kies|rity|mber|card|rase|onid|n_id|n-id"
-)
-_ENDS_3 = "pwd|key|ssn|cvv|cvc|vv0|otp|jwt"
-_NAME_BEFORE = r"(?<=(?:{ends4}){sep})|(?<=(?:{ends3}){sep})|(?<=[\s\"']{sep})"
-
-
-def _filter(separator: str) -> re.Pattern[str]:
-    """A search that begins with a literal, hence fast, and looks back from there."""
-    before = _NAME_BEFORE.format(ends4=_ENDS_4, ends3=_ENDS_3, sep=separator)
-    return re.compile(f"{separator}(?:{before})")
-
-
-_EQUALS = _filter("=")
-_COLON = _filter(":")
-
 
 def may_hold_pair(folded: str) -> bool:
     """Quick look at text in lower case, digits as 0: False means that there is no pair."""
@@ -72,50 +76,73 @@ def redact_pairs(text: str) -> str:
     """`text` with the values of secret names in it replaced; linear."""
     pieces: list[str] = []
     done = 0
-    match = _PAIR.search(text)
-    while match is not None:
-        resume = match.end()
-        if _counts(match):
-            end = _value_end(text, match)
-            start = match.end()
-            if end > start and not text.startswith(REDACTED, start):
-                opening = _OPENING_QUOTE.match(text, start)
-                quote = opening.group(1) if opening is not None else ""
-                closing = quote if quote and text.endswith(quote, start, end) else ""
-                pieces += (text[done:start], quote, REDACTED, closing)
-                done = resume = end
-        elif match["space"]:
-            resume = match.end("separator")
-        match = _PAIR.search(text, resume)
+    found = _EITHER.search(text)
+    while found is not None:
+        at = found.start()
+        pair = _pair(text, at, done)
+        resume = at + 1
+        if pair is not None:
+            start, end, quote = pair
+            closing = quote if quote and text.endswith(quote, start + len(quote), end) else ""
+            pieces += (text[done:start], quote, REDACTED, closing)
+            if len(pieces) > 4 * _MAX_PAIRS:
+                return REDACTED
+            done = resume = end
+        found = _EITHER.search(text, resume)
     if not pieces:
         return text
     pieces.append(text[done:])
     return "".join(pieces)
 
 
-def _counts(match: re.Match[str]) -> bool:
-    name = match["name"]
+def _pair(text: str, at: int, done: int) -> tuple[int, int, str] | None:
+    """The value of the pair whose separator is at `at`: start, end, opening quote.
+
+    Args:
+        text: The whole text.
+        at: Position of `=` or `:`.
+        done: Where the value before ended.
+
+    Returns:
+        None if the name is no secret, or the value is missing or redacted already.
+    """
+    before = _BACKWARDS.match(text[max(done, at - _MAX_NAME_CHARS - 8) : at][::-1])
+    separator = _SEPARATOR.match(text, at)
+    if before is None or separator is None:
+        return None
+    name = before["name"][::-1]
     if len(name) > _MAX_NAME_CHARS or not is_secret_name(name):
-        return False
-    if match["separator"] != ":" or match["quote"] or match["space"]:
-        return True
-    return normal_form(name).endswith(_UNSPACED) and not match.string.startswith("//", match.end())
+        return None
+    space = _SPACE.match(text, separator.end())
+    start = space.end() if space is not None else separator.end()
+    if separator.group() == ":" and not before["quote"] and start == separator.end():
+        unspaced = normal_form(name).endswith(_UNSPACED) and not text.startswith("//", start)
+        if not unspaced:
+            return None
+    if text.startswith(REDACTED, start):
+        return None
+    end, quote = _value(text, start, header=separator.group() == ":" and _is_header(name))
+    return (start, end, quote) if end > start else None
 
 
-def _value_end(text: str, match: re.Match[str]) -> int:
-    """Where the value that begins at the end of `match` ends."""
-    start = match.end()
+def _is_header(name: str) -> bool:
+    return normal_form(name) in _HEADERS
+
+
+def _value(text: str, start: int, *, header: bool) -> tuple[int, str]:
+    """Where the value that begins at `start` ends, and its opening quote."""
     opening = _OPENING_QUOTE.match(text, start)
     if opening is not None:
-        return _quoted_end(text, opening.end(), opening.group(1))
-    if match["separator"] == ":" and normal_form(match["name"]) in _HEADERS:
+        quote = opening.group(1)
+        return _quoted_end(text, opening.end(), quote), quote
+    if header:
         line = _LINE.match(text, start)
-        return line.end() if line is not None else start
+        return (line.end() if line is not None else start), ""
     if text[start : start + 1] in ("[", "{", "("):
-        return _bracketed_end(text, start)
+        return _bracketed_end(text, start), ""
     scheme = _SCHEME_WORD.match(text, start)
     bare = _BARE.match(text, scheme.end() if scheme is not None else start)
-    return bare.end() if bare is not None else start
+    return (bare.end() if bare is not None else start), ""
 
 
 def _quoted_end(text: str, start: int, quote: str) -> int:

@@ -89,6 +89,7 @@ def _has_sk(text: str) -> bool:
 
 
 SSN = Shape("US SSN", "-00-0000", _SSN)
+_SSN_ANY_DIGITS = Shape("US SSN", "-", _SSN)
 
 #: Searched with `in`, in this order.
 SHAPES = (
@@ -169,5 +170,5 @@ def suspects(folded: str, *, ascii_only: bool = True) -> list[Shape]:
         if gate in folded and family.search(folded) is not None:
             found.append(shape)
     if not ascii_only and folded.count("-") > 1:
-        found.append(SSN)
+        found.append(_SSN_ANY_DIGITS)
     return found

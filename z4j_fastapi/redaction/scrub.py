@@ -108,21 +108,26 @@ class Scrubber:
             folded = fold(joined)
         except UnicodeEncodeError:
             return self._changes(texts)
-        if joined.count("\0") != len(texts) - 1 or self._extra:
-            return self._changes(texts) if texts else {}
+        if self._extra or joined.count("\0") != len(texts) - 1:
+            return self._changes(texts)
         if not self._defaults:
             return {}
         found = suspects(folded, ascii_only=joined.isascii())
         pairs = may_hold_pair(folded)
         if not found and not pairs:
             return {}
-        parts = list(zip(texts, folded.split("\0"), strict=True))
-        suspicious: list[str] = []
-        for anchor in {shape.anchor for shape in found}:
-            suspicious += [text for text, part in parts if anchor in part]
-        if pairs:
-            suspicious += [text for text, part in parts if may_hold_pair(part)]
-        return self._changes(suspicious)
+        changes: dict[str, str] = {}
+        for text, part in zip(texts, folded.split("\0"), strict=True):
+            for shape in found:
+                if shape.anchor in part and shape.check(text):
+                    changes[text] = REDACTED
+                    break
+            else:
+                if pairs and may_hold_pair(part):
+                    shown = self.text(text)
+                    if shown != text:
+                        changes[text] = shown
+        return changes
 
     def _changes(self, texts: Sequence[str]) -> dict[str, str]:
         changes: dict[str, str] = {}

@@ -32,17 +32,24 @@ def scrub_traceback(text: str, scrubber: Scrubber) -> str:
 
 
 def _by_line(text: str, scrubber: Scrubber) -> str:
-    lines: list[str] = []
+    lines = text.split("\n")
+    short = [line for line in lines if len(line) <= scrubber.short_chars]
+    changes = scrubber.changes(short)
+    shown: list[str] = []
     in_key = False
-    for line in text.split("\n"):
-        lowered = line.lower()
-        begins = _PEM_BEGIN in lowered and scrubber.uncut(line) is REDACTED
-        if in_key or begins:
-            lines.append(REDACTED)
-            in_key = _PEM_END not in lowered
+    for line in lines:
+        if in_key:
+            shown.append(REDACTED)
+            in_key = _PEM_END not in line.lower()
+        elif len(line) > scrubber.short_chars:
+            shown.append(scrubber.uncut(line))
         else:
-            lines.append(scrubber.uncut(line))
-    return "\n".join(lines)
+            shown.append(changes.get(line, line))
+        if shown[-1] == REDACTED and not in_key:
+            lowered = line.lower()
+            begun = lowered.rfind(_PEM_BEGIN)
+            in_key = begun >= 0 and lowered.find(_PEM_END, begun) < 0
+    return "\n".join(shown)
 
 
 def _outer_lines(text: str) -> str:

@@ -8,6 +8,8 @@ worker, in each of the `taskiq worker -w N` processes, and stops with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import threading
 import weakref
 from collections.abc import Callable
@@ -79,6 +81,7 @@ class _WorkerAgent:
         self._acquire = acquire
         self._lease: RuntimeLease | None = None
         self._reporting: TaskiqEngineAdapter | None = None
+        self._wakes_for_signals = False
 
     def watch(self) -> None:
         """Be called when the broker starts and stops as a worker."""
@@ -99,6 +102,7 @@ class _WorkerAgent:
             return
         loop = self._consumer_loop or asyncio.get_running_loop()
         self._lease = lease = await asyncio.to_thread(self._acquire, self.adapter)
+        self._wakes_for_signals = _wake_for_signals()
         reporting = _reporting_adapter(lease, self.adapter)
         reporting.add_broker(broker, loop=loop)
         await reporting.worker_started(broker)
@@ -117,6 +121,9 @@ class _WorkerAgent:
         if lease is not None:
             limit = float(lease.runtime.config.shutdown_timeout)
             await lease.arelease(min(limit, _RELEASE_SECONDS))
+        if self._wakes_for_signals:
+            self._wakes_for_signals = False
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGURG)
 
     def _go_last(self, broker: AsyncBroker) -> None:
         """Be the last to hear of the stop: handlers of the user's may still send tasks."""
@@ -162,6 +169,34 @@ class _WorkerAgents:
         for broker in brokers:  # tasks of one broker may send tasks through another
             adapter.add_broker(broker)
         return ensure_runtime(adapters=[adapter], worker_role="task")
+
+
+def _wake_for_signals() -> bool:
+    """Let signals wake this loop, so that an idle worker stops when it is told to.
+
+    taskiq 0.12 and 0.13 set an `asyncio.Event` in a plain signal handler, which an idle loop sees
+    only when something else wakes it: a `ListQueueBroker` worker without messages never ends.
+    asyncio's own handler for any signal makes all signals wake the loop; SIGURG is one that nobody
+    sends and that is ignored by default.
+
+    Returns:
+        Whether a handler was added. Not where the loop is not the main thread's, where the host
+        has arranged its own wake-up, or where signals cannot be had (Windows).
+    """
+    if not hasattr(signal, "SIGURG") or signal.getsignal(signal.SIGURG) != signal.SIG_DFL:
+        return False
+    with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+        earlier = signal.set_wakeup_fd(-1)
+        if earlier != -1:
+            signal.set_wakeup_fd(earlier)
+            return False
+        asyncio.get_running_loop().add_signal_handler(signal.SIGURG, _nothing)
+        return True
+    return False
+
+
+def _nothing() -> None:
+    """The wake-up is the effect."""
 
 
 def _reporting_adapter(lease: RuntimeLease, adapter: TaskiqEngineAdapter) -> TaskiqEngineAdapter:

@@ -30,6 +30,12 @@ def test_unacknowledged_when_batch_sizes_differ_between_deliveries_then_still_co
     assert tracker.limit("own", 1) == 30
 
 
+def test_unacknowledged_when_a_half_fails_then_it_has_three_deliveries_of_its_own():
+    tracker = PoisonTracker()
+    fail(tracker, 1, 2, 3)
+    assert fail(tracker, 1, 1, 3) == [Verdict.RESEND, Verdict.RESEND, Verdict.DROP]
+
+
 def test_unacknowledged_when_one_event_fails_alone_three_times_then_drop():
     tracker = PoisonTracker()
     assert fail(tracker, 7, 7, 3) == [Verdict.RESEND, Verdict.RESEND, Verdict.DROP]

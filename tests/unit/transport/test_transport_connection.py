@@ -315,9 +315,7 @@ def test_abandon_when_forked_then_the_parents_session_goes_on():
                     os._exit(0)
                 except BaseException:
                     os._exit(1)
-            _, status = await asyncio.get_running_loop().run_in_executor(
-                None, os.waitpid, child, 0
-            )
+            _, status = await asyncio.get_running_loop().run_in_executor(None, os.waitpid, child, 0)
             await connection.send(b"after")
             data = await connection.receive()
             await connection.close()

@@ -10,7 +10,7 @@ from support.loopback_servers import answering, raw_server, run, silence
 from z4j_fastapi.transport.dial import Address, dial
 from z4j_fastapi.transport.tunnel import TunnelRefusedError, TunnelRequest, open_tunnel
 
-SECRET = "s3cret:pass"  # noqa: S105 - of no proxy in this world
+SECRET = "s3cret:pass"
 
 
 def _request(proxy="http://proxy:3128", host="brain.example.com"):
@@ -36,7 +36,12 @@ def test_tunnel_request_when_the_proxy_has_no_credentials_then_sends_none():
 
 @pytest.mark.parametrize(
     ("userinfo", "sent"),
-    [("joe:s3cret%3Apass", f"joe:{SECRET}"), ("joe", "joe:"), ("joe:", "joe:"), ("j%40x:p", "j@x:p")],
+    [
+        ("joe:s3cret%3Apass", f"joe:{SECRET}"),
+        ("joe", "joe:"),
+        ("joe:", "joe:"),
+        ("j%40x:p", "j@x:p"),
+    ],
 )
 def test_tunnel_request_when_the_proxy_has_credentials_then_sends_them_decoded(userinfo, sent):
     lines = _request(f"http://{userinfo}@proxy:3128").to_bytes().split(b"\r\n")

@@ -117,7 +117,7 @@ class ArqEngineAdapter:
         """Remember how a pool of the host's writes jobs, where it leads to our database."""
         if endpoint is not None and endpoint == self.endpoint and not self.broker.codec.is_known:
             self.broker.codec.learn(pool)
-            self.broker.forget_client()
+            self.broker.renew()
             self._see(pool.default_queue_name)
 
     def use_worker(self, worker: Any) -> None:
@@ -129,8 +129,8 @@ class ArqEngineAdapter:
         pool = worker._pool  # noqa: SLF001 - `pool` is a cast of it
         if not self._was_given_source:
             self.broker.use(worker.redis_settings if pool is None else pool)
-            self.broker.forget_client()
         self.broker.codec.learn(worker if pool is None else pool)
+        self.broker.renew()
         if not self._was_given_queues and worker.queue_name not in self._queue_names:
             self._queue_names = (*self._queue_names, worker.queue_name)
         hooks.routes.changed()

@@ -147,6 +147,7 @@ class Broker:
         self._owner = owner
         self._source: Any = None
         self._client: tuple[Any, asyncio.AbstractEventLoop, int] | None = None
+        self._is_stale = False
         self.endpoint: Endpoint | None = None
         self.codec = Codec()
 
@@ -167,6 +168,7 @@ class Broker:
             self.codec.learn(source)
         else:
             self.endpoint = endpoint_of_settings(source)
+        self.renew()
 
     async def client(self) -> Any:
         """The agent's own `ArqRedis`, opened on first use, again on another loop or in a child.
@@ -180,8 +182,10 @@ class Broker:
         if self._client is not None:
             client, its_loop, its_pid = self._client
             if its_loop is loop and its_pid == os.getpid():
-                return client
-            # A stopped loop's sockets, or the parent's: not ours to close.
+                if not self._is_stale:
+                    return client
+                await client.aclose(close_connection_pool=True)
+            # Else a stopped loop's sockets, or the parent's: not ours to close.
         source = self._source
         client = _from_pool(source) if isinstance(source, ArqRedis) else _from_settings(source)
         client.job_serializer = self.codec.serializer
@@ -190,18 +194,18 @@ class Broker:
         client.default_queue_name = default_queue_name
         setattr(client, OWNER, self._owner)
         self._client = (client, loop, os.getpid())
+        self._is_stale = False
         return client
 
-    def forget_client(self) -> Any:
-        """Hand out the open client, if it belongs to this process, and open a new one next time."""
-        held, self._client = self._client, None
-        return held[0] if held is not None and held[2] == os.getpid() else None
+    def renew(self) -> None:
+        """Open a new client at the next use: the source or the serialisers changed. Any thread."""
+        self._is_stale = True
 
     async def aclose(self) -> None:
         """Close the agent's own connections. Idempotent."""
-        client = self.forget_client()
-        if client is not None:
-            await client.aclose(close_connection_pool=True)
+        held, self._client = self._client, None
+        if held is not None and held[2] == os.getpid():
+            await held[0].aclose(close_connection_pool=True)
 
     async def facts(self, job_id: str, queues: Iterable[str]) -> JobFacts:
         """What Redis holds of `job_id`, in one round trip.
