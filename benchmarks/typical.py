@@ -9,29 +9,36 @@ from datetime import datetime, timezone
 from z4j_fastapi.events import Event, EventKind
 
 DATA = {
-    "task_name": "shop.tasks.charge_customer",
-    "queue": "arq:queue:billing",
-    "args": [48211, "EUR", [1, 2, 3], {"sku": "A-1001", "quantity": 3, "price": 12.5}],
-    "kwargs": {
-        "customer": {
-            "id": 99120,
-            "name": "A. Customer",
-            "address": {"street": "1 Long Street", "city": "Springfield", "zip": "12345"},
-            "password": "hunter2",
-        },
-        "note": "please deliver before noon, the bell does not work; " * 6,
-        "callback": "https://shop.example.com/hooks/charged?order=48211&attempt=1",
-        "lines": [{"sku": f"B-{number}", "quantity": number} for number in range(6)],
-    },
+    "task_name": "app.tasks.billing.charge_customer",
+    "queue": "billing",
+    "stage": "enqueued",
     "attempt": 1,
-    "max_attempts": 5,
-    "priority": "normal",
-    "stage": "worker",
-    "parent_task_id": "0600c95bbdba4ed28859c465030d6ae4",
-    "root_task_id": "0600c95bbdba4ed28859c465030d6ae4",
+    "args": [
+        42817,
+        "order-2026-000173",
+        {"sku": "KX-2210-BLK", "quantity": 3, "unit_price": 12.5, "gift": False},
+    ],
+    "kwargs": {
+        "customer_id": 918273,
+        "currency": "EUR",
+        "api_key": "k-8841-internal",
+        "callback": "https://hooks.example.com/v2/payments/918273/notify?attempt=1",
+        "retry": {"count": 1, "backoff": "exponential", "limit": 5},
+        "labels": ["priority", "eu-west", "subscription-renewal"],
+        "note": "Customer asked for the invoice to be sent by post, please do not forget the "
+        "purchase order number on it",
+        "locale": "de-AT",
+        "description": "Renewal of the yearly plan for two seats, with the additional storage",
+        "address": "Lindengasse 14, second staircase, door 22, the bell is broken so please "
+        "knock; deliver between nine and noon only",
+    },
+    "parent_task_id": "6f1d7a2e-0c9b-4e0e-9c3d-0c0a5b1c2d3e",
+    "root_task_id": "0a5b1c2d-7a2e-4e0e-8c3d-6f1d0c9b9c3d",
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    "request_id": "01JD3Z6J6Q4R9S7T8V0W1X2Y3Z",
+    "eta": "2026-11-24T16:05:00.123456+00:00",
 }
-WITH_EMAIL = {**DATA, "kwargs": {**DATA["kwargs"], "contact": "somebody@example.com"}}
+WITH_EMAIL = {**DATA, "kwargs": {**DATA["kwargs"], "notify": "anna.huber@example.org"}}
 
 
 def event(number: int, data=DATA) -> Event:

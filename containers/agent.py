@@ -6,27 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dependency_injector import containers, providers
-from z4j_fastapi.containers.dispatching import build_dispatcher
-from z4j_fastapi.containers.transport import build_transport
-from z4j_fastapi.redaction import Redactor
 
 from z4j_fastapi.clock import Clock, SystemClock
+from z4j_fastapi.containers.dispatching import build_dispatcher
 from z4j_fastapi.containers.engines import build_engines
 from z4j_fastapi.containers.observability import build_observability
 from z4j_fastapi.containers.outbox import build_journal, build_outbox, locate_storage
 from z4j_fastapi.containers.runtime import build_framework, build_runtime
 from z4j_fastapi.containers.settings import settings_from
+from z4j_fastapi.containers.transport import build_transport
 from z4j_fastapi.counters import LossCounters
+from z4j_fastapi.redaction import Redactor
 from z4j_fastapi.runtime.recorder import Recorder
 
 if TYPE_CHECKING:
-    from z4j_fastapi.outbox.journal import CommandJournal
-
     from z4j_fastapi.containers.outbox import Storage
     from z4j_fastapi.engines.base import EngineAdapter
     from z4j_fastapi.framework import FastAPIFrameworkAdapter
     from z4j_fastapi.observability import Observability
     from z4j_fastapi.outbox.base import Outbox
+    from z4j_fastapi.outbox.journal import CommandJournal
     from z4j_fastapi.runtime.agent import AgentRuntime
     from z4j_fastapi.runtime.dispatcher import Dispatcher
     from z4j_fastapi.settings import AgentSettings

@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from z4j_fastapi.outbox.directory import (
-    agent_tag,
-    deployment_fingerprint,
-    outbox_root,
-    state_directory,
-)
+from z4j_fastapi.outbox.directory import outbox_root, state_directory
 from z4j_fastapi.outbox.journal import CommandJournal
 from z4j_fastapi.outbox.outbox import FileOutbox
 from z4j_fastapi.outbox.sync import SyncPolicy
@@ -49,10 +44,9 @@ def locate_storage(*, settings: AgentSettings) -> Storage:
     """
     state = state_directory(settings.home)
     root = outbox_root(state, settings.buffer_path)
-    fingerprint = deployment_fingerprint(settings.project_id, settings.signing_key)
     reason = root.reason if root.relocated else None
     return Storage(
-        base=root.path / fingerprint,
+        base=root.path / settings.deployment_fingerprint,
         relocated=reason,
         warnings=tuple(line for line in (state.warning, root.warning) if line),
     )
@@ -73,7 +67,7 @@ def build_outbox(
     return FileOutbox(
         base=storage.base,
         worker_id=lambda: uuid4().hex,
-        agent_tag=agent_tag(settings.token.get_secret_value(), settings.signing_key),
+        agent_tag=settings.agent_tag,
         max_events=settings.buffer_max_events,
         max_bytes=settings.buffer_max_bytes,
         sync=SyncPolicy(settings.buffer_sync),
@@ -93,7 +87,7 @@ def build_journal(
     """The journal of commands; its file is opened with the first command."""
     return CommandJournal(
         storage.base,
-        agent_tag=agent_tag(settings.token.get_secret_value(), settings.signing_key),
+        agent_tag=settings.agent_tag,
         clock=clock,
         logger=observability.logger("outbox"),
     )

@@ -112,7 +112,7 @@ def test_command_when_no_engine_is_there_is_answered_with_the_reason(brain_proje
     agent = brain_project.mint_agent("web")
     runtime = start(agent)
     assert runtime.wait_online(10)
-    with pytest.raises(Exception, match="422|engine"):
+    with pytest.raises(Exception, match=r"422|engine"):
         brain_project.command("cancel-task", agent.agent_id, engine="arq", task_id="1")
     row = brain_project.command(
         "purge-queue", agent.agent_id, queue="billing", force=True, wait_seconds=20

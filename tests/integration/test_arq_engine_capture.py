@@ -300,7 +300,7 @@ def test_shutdown_when_a_job_runs_then_retried_comes_before_worker_offline(
             job = await it.pool.enqueue_job("slow")
             worker = it.start([slow])
             await it.ended(job.job_id, "task.started")
-            await worker.close()
+            await it.stop(worker)
             kinds = [event.kind.value for event in it.sink.events]
             assert kinds[-2:] == ["task.retried", "worker.offline"]
             data = it.sink.last(job.job_id).data

@@ -26,7 +26,7 @@ from z4j_fastapi.protocol.session import (
     SessionState,
     Welcomed,
 )
-from z4j_fastapi.protocol.signing import decode_hmac_secret
+from z4j_fastapi.settings import decode_hmac_secret
 
 pytestmark = pytest.mark.brain
 

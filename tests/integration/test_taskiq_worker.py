@@ -97,7 +97,7 @@ def test_worker_when_two_processes_run_then_both_are_shown_and_rows_are_complete
     worker.send_signal(signal.SIGTERM)
     brain_project.wait_for(
         lambda project: (
-            all(each["state"] == "offline" for each in project.workers("taskiq")) or None
+            print([(e["kind"], e["occurred_at"]) for e in project._pages("/events", {}) ][:30]) or all(each["state"] == "offline" for each in project.workers("taskiq")) or None
         ),
         what="both workers offline",
     )

@@ -23,7 +23,7 @@ from z4j_fastapi.protocol.flow import FlowController
 from z4j_fastapi.protocol.handshake import Hello
 from z4j_fastapi.protocol.results import check_result_payload, command_result_payload
 from z4j_fastapi.protocol.session import AgentSession, CommandReceived, SessionState
-from z4j_fastapi.protocol.signing import decode_hmac_secret
+from z4j_fastapi.settings import decode_hmac_secret
 
 ANY_TEXT = st.text(st.characters(codec=None))  # lone surrogates included
 TEXT = st.text()  # without them

@@ -6,6 +6,7 @@ import base64
 
 from dependency_injector import providers
 from support.brain_side import KEY
+
 from z4j_fastapi import AgentContainer
 
 SECRET = base64.urlsafe_b64encode(KEY).decode()

@@ -151,15 +151,37 @@ class Bench:
     async def ended(self, task_id: str, kind: str) -> None:
         await self.until(lambda: kind in self.sink.kinds(task_id), f"{kind} of {task_id}")
 
+    async def stop(self, worker: Any) -> None:
+        """Close a worker as its own signal handler would, but not in the middle of a pick.
+
+        Cancelled there, arq leaves a pipeline unclosed, and the next test would hear of it.
+        """
+        worker.allow_pick_jobs = False
+        task = next(task for known, task in self._workers if known is worker)
+        if task is not None and not task.done():
+            loops = asyncio.Event()
+            heart_beat = worker.heart_beat
+
+            async def beat() -> None:
+                await heart_beat()
+                loops.set()
+                await asyncio.sleep(60)
+
+            worker.heart_beat = beat
+            await asyncio.wait_for(loops.wait(), 10)
+        await worker.close()
+        if task is not None:
+            await asyncio.wait([task], timeout=10)
+            assert task.done()
+
     async def aclose(self) -> None:
-        for worker, task in self._workers:
-            await worker.close()
-            if task is not None:
-                await asyncio.wait([task], timeout=10)
-                assert task.done()
-        await self.adapter.aclose()
-        self.adapter.detach()
-        await self.pool.aclose()
+        try:
+            for worker, _ in self._workers:
+                await self.stop(worker)
+        finally:
+            await self.adapter.aclose()
+            self.adapter.detach()
+            await self.pool.aclose()
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import threading
 from datetime import datetime, timezone
 
 from support.brain_side import KEY, BrainSide
+
 from z4j_fastapi.errors import Failure, TransportError
 
 CLOSED = object()

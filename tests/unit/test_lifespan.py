@@ -63,7 +63,7 @@ def test_lifespan_when_options_are_wrong_raises_every_problem_at_once(tmp_path):
 
 
 def test_lifespan_when_an_option_is_unknown_says_so_at_the_call():
-    with pytest.raises(TypeError, match="agent_nam.*did you mean 'agent_name'"):
+    with pytest.raises(TypeError, match=r"agent_nam.*did you mean 'agent_name'"):
         z4j_lifespan(agent_nam="x")
 
 
@@ -276,7 +276,7 @@ def test_handle_when_its_library_is_missing_names_the_extra(tmp_path, monkeypatc
 def test_handle_of_a_later_version_when_used_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("z4j_fastapi.containers.engines.find_spec", lambda name: name)
     app = FastAPI(lifespan=z4j_lifespan(**options(tmp_path, celery_app=object())))
-    with pytest.raises(ConfigError, match="celery_app.*not in this version"), TestClient(app):
+    with pytest.raises(ConfigError, match=r"celery_app.*not in this version"), TestClient(app):
         pass
 
 

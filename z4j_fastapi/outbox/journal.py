@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import importlib
 import os
 import re
 import secrets
@@ -56,6 +57,7 @@ CREATE TABLE IF NOT EXISTS identity (
     command INTEGER NOT NULL REFERENCES command (id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS command_claimed_at ON command (claimed_at);
+CREATE INDEX IF NOT EXISTS command_unfinished ON command (agent_tag) WHERE result IS NULL;
 CREATE INDEX IF NOT EXISTS identity_command ON identity (command);
 """
 _FIND = """
@@ -199,7 +201,7 @@ class CommandJournal:
 
     def preload(self) -> None:
         """Load SQLite, on the caller's thread; nothing is opened."""
-        import sqlite3  # noqa: F401, PLC0415 - the import is the point
+        importlib.import_module("sqlite3")
 
     def interrupted(self) -> list[Interrupted]:
         """This agent's commands whose process died over them; each is told to one caller only.

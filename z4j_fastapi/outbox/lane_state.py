@@ -237,8 +237,7 @@ class LaneState:
 
     def _retain(self) -> None:
         """Evict what is beyond the bounds, oldest first."""
-        excess = self.pending - self._max_records
-        if excess > 0:
+        while (excess := self.pending - self._max_records) > 0:
             self._evict(self.acknowledged + int(excess), LossReason.CAPACITY)
         while self._segments.size > self._max_bytes:
             first = self._segments.first
@@ -249,9 +248,7 @@ class LaneState:
     def _evict(self, up_to: int, reason: LossReason) -> None:
         before = self.pending
         self._advance(up_to)
-        lost = before - self.pending
-        if not lost:
-            return
+        lost = before - self.pending  # at least one: no gap begins where `acknowledged` ends
         self._counters.add(reason, lost)
         if reason is LossReason.CAPACITY:
             self._notice("outbox_full")

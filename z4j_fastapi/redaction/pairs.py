@@ -10,6 +10,7 @@ Spec: redaction.md section 9.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from z4j_fastapi.redaction.bounds import REDACTED
 from z4j_fastapi.redaction.names import is_secret_name, normal_form
@@ -28,7 +29,9 @@ def _separators(separator: str, ends_3: str, flags: int = 0) -> re.Pattern[str]:
     behind = "|".join(
         f"(?<=(?:{ends}){between}{separator})" for ends in (_ENDS_4, ends_3) for between in _BETWEEN
     )
-    return re.compile(f"{separator}(?:{behind})", flags)
+    # The last character alone tells most of them apart, much faster.
+    last = f"(?<=[dnhstyervcp02\"' \\t]{separator})"
+    return re.compile(f"{separator}{last}(?:{behind})", flags)
 
 
 _EITHER = _separators("[=:]", _ENDS_3, re.IGNORECASE)
@@ -76,18 +79,21 @@ def redact_pairs(text: str) -> str:
     """`text` with the values of secret names in it replaced; linear."""
     pieces: list[str] = []
     done = 0
+    names = 0
     found = _EITHER.search(text)
     while found is not None:
         at = found.start()
         pair = _pair(text, at, done)
         resume = at + 1
         if pair is not None:
-            start, end, quote = pair
-            closing = quote if quote and text.endswith(quote, start + len(quote), end) else ""
-            pieces += (text[done:start], quote, REDACTED, closing)
-            if len(pieces) > 4 * _MAX_PAIRS:
+            names += 1
+            if names > _MAX_PAIRS:
                 return REDACTED
-            done = resume = end
+            start, end, quote = pair
+            if end > start:
+                closing = quote if quote and text.endswith(quote, start + len(quote), end) else ""
+                pieces += (text[done:start], quote, REDACTED, closing)
+                done = resume = end
         found = _EITHER.search(text, resume)
     if not pieces:
         return text
@@ -104,14 +110,14 @@ def _pair(text: str, at: int, done: int) -> tuple[int, int, str] | None:
         done: Where the value before ended.
 
     Returns:
-        None if the name is no secret, or the value is missing or redacted already.
+        None if the name is no secret; no length if the value is missing or redacted already.
     """
     before = _BACKWARDS.match(text[max(done, at - _MAX_NAME_CHARS - 8) : at][::-1])
     separator = _SEPARATOR.match(text, at)
     if before is None or separator is None:
         return None
     name = before["name"][::-1]
-    if len(name) > _MAX_NAME_CHARS or not is_secret_name(name):
+    if len(name) > _MAX_NAME_CHARS or not _is_secret(name):
         return None
     space = _SPACE.match(text, separator.end())
     start = space.end() if space is not None else separator.end()
@@ -120,9 +126,13 @@ def _pair(text: str, at: int, done: int) -> tuple[int, int, str] | None:
         if not unspaced:
             return None
     if text.startswith(REDACTED, start):
-        return None
+        return start, start, ""
     end, quote = _value(text, start, header=separator.group() == ":" and _is_header(name))
-    return (start, end, quote) if end > start else None
+    return start, end, quote
+
+
+#: Names repeat within a text.
+_is_secret = lru_cache(maxsize=1_024)(is_secret_name)
 
 
 def _is_header(name: str) -> bool:

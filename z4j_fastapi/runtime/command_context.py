@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from z4j_fastapi.errors import CommandError
-from z4j_fastapi.protocol.signing import purge_token
+from z4j_fastapi.protocol.signing import verify_purge_token
 
 if TYPE_CHECKING:
     import structlog
@@ -97,8 +96,7 @@ class DispatchContext:
                 f"queue {command.queue!r} holds {depth} messages, more than the threshold of "
                 f"{self._purge_threshold}; use force",
             )
-        expected = purge_token(self._signing_key, command.queue, depth)
-        if not hmac.compare_digest(expected, command.confirm_token):
+        if not verify_purge_token(self._signing_key, command.queue, depth, command.confirm_token):
             raise CommandError(
                 "refused",
                 f"the depth of queue {command.queue!r} moved (it is {depth} now); look again and "

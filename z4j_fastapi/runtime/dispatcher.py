@@ -22,6 +22,7 @@ from z4j_fastapi.protocol.commands import (
     BulkRetry,
     Command,
     PurgeQueue,
+    RetryTask,
     parse_command,
     parse_envelope,
 )
@@ -189,6 +190,8 @@ class Dispatcher:
         problem: CommandError | None = None
         try:
             command = self._translate(parse_command(head.id, payload))
+            if isinstance(command, RetryTask):
+                command.require_usable_eta(self._clock.now().timestamp())
         except CommandError as error:
             problem = error
         started = self._clock.monotonic()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 
 import pytest
@@ -60,3 +62,12 @@ def test_without_flock_nothing_is_locked_and_nothing_is_free(path, monkeypatch):
     lock_exclusively(file)
     assert is_locked(path)
     file.close()
+
+
+def test_on_windows_the_module_loads_and_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    try:
+        assert not importlib.reload(flock).AVAILABLE
+    finally:
+        monkeypatch.undo()
+        assert importlib.reload(flock).AVAILABLE

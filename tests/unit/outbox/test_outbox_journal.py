@@ -142,6 +142,44 @@ def test_claims_from_many_threads_and_journals_are_new_once(journals):
     assert sorted(answers) == [NEW] + [RUNNING] * 7
 
 
+def test_interrupted_tells_one_caller_what_the_dead_left(journals):
+    dead, second, third = journals(agent_tag="a"), journals(agent_tag="a"), journals(agent_tag="a")
+    claim(dead, "c1", "fire:f1")
+    claim(dead, "c2", token=None)
+    claim(dead, "c3")
+    dead.finish(["c3"], b"r")
+    claim(second, "c4")
+    assert second.interrupted() == []  # it lives
+    die(dead)
+    left = second.interrupted()
+    assert [(one.command_id, set(one.identities), one.claim_token) for one in left] == [
+        ("c1", {"c1", "fire:f1"}, "t1"),
+        ("c2", {"c2"}, None),
+    ]
+    assert second.interrupted() == []
+    assert third.interrupted() == []
+    assert claim(third, "c1").state is RUNNING
+
+
+def test_interrupted_leaves_other_agents_commands_alone(journals):
+    dead, ours = journals(agent_tag="theirs"), journals(agent_tag="ours")
+    claim(dead, "c1")
+    die(dead)
+    assert ours.interrupted() == []
+    assert [one.command_id for one in journals(agent_tag="theirs").interrupted()] == ["c1"]
+
+
+def test_interrupted_without_any_journal_makes_none(journals, tmp_path):
+    assert journals().interrupted() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preload_loads_sqlite_and_opens_nothing(journals, tmp_path):
+    journals().preload()
+    assert "sqlite3" in sys.modules
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_finish_keeps_the_first_result_and_ignores_strangers(journals):
     journal = journals()
     claim(journal, "c1")
@@ -217,6 +255,16 @@ def test_a_database_found_damaged_refuses_then_is_set_aside(journals, tmp_path):
         claim(journal, "c5")
     assert claim(journal, "c5").state is NEW
     assert logger.events == ["command_journal_damaged"]
+
+
+def test_a_database_that_was_suspect_and_is_sound_is_kept(journals):
+    logger = ListLogger()
+    journal = journals(logger=logger)
+    claim(journal, "c1")
+    journal.close()
+    journal._suspect = True
+    assert claim(journal, "c1").state is INTERRUPTED
+    assert logger.lines == []
 
 
 def test_a_sibling_that_set_the_database_aside_is_followed(journals, tmp_path):

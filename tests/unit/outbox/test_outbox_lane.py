@@ -69,6 +69,18 @@ def test_append_then_read_then_acknowledge(tmp_path):
     lane.close()
 
 
+def test_pending_bytes_shrink_with_what_is_acknowledged(tmp_path):
+    lane = open_lane(tmp_path)
+    fill(lane, 10)
+    assert lane.pending_bytes == 10 * 117
+    lane.acknowledge(4)
+    assert lane.pending_bytes == 6 * 117
+    lane.acknowledge(10)
+    fill(lane, 1)
+    assert lane.pending_bytes == 117
+    lane.close()
+
+
 def test_acknowledge_of_what_is_not_there_is_ignored_or_clipped(tmp_path):
     lane = open_lane(tmp_path)
     fill(lane, 3)

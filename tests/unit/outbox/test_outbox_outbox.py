@@ -120,6 +120,9 @@ def test_append_before_open_and_after_close_raises(base):
         made.append(EVENT, b"x")
     assert made.sources() == ()
     assert made.adopt() == 0
+    assert made.depth().events == 0
+    with pytest.raises(OutboxError, match="closed"):  # a thread that had looked at the pid before
+        made._append_event(b"x")
 
 
 def test_append_that_races_with_close_raises(base, outbox):

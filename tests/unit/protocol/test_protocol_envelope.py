@@ -24,7 +24,8 @@ from z4j_fastapi.protocol.envelope import (
     render_ts,
     unsigned_frame,
 )
-from z4j_fastapi.protocol.signing import decode_hmac_secret, verify
+from z4j_fastapi.protocol.signing import verify
+from z4j_fastapi.settings import decode_hmac_secret
 
 SESSION_ID = "00000000-0000-4000-8000-0000000000ff"
 IDENTITY = Identity(agent_id=AGENT_ID, project_id=PROJECT_ID, session_id=SESSION_ID)
