@@ -69,8 +69,8 @@ class WebSocketConnection:
         Cancelling it drops the connection at once.
         """
         watchdog = self._loop.call_later(self._close_timeout, self._drop)
-        # Whatever comes, cancellation included, the socket does not stay open. (A good end needs it:
-        # Python 3.10 counts a TLS transport that the peer closed as forgotten.)
+        # Whatever comes, cancellation included, the socket does not stay open. (A good end needs
+        # the drop as well: Python 3.10 counts a TLS transport that the peer closed as forgotten.)
         with contextlib.suppress(Exception):
             try:
                 await self._websocket.close()

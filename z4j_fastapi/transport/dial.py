@@ -123,6 +123,8 @@ async def _dial_one(address: Address, seconds: float) -> socket.socket:
     try:
         sock.setblocking(False)
         attempt = asyncio.ensure_future(loop.sock_connect(sock, address.sockaddr))
+        # When we are cancelled while it fails, nobody else asks for its error.
+        attempt.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({attempt}, timeout=max(seconds, 0.0))
         finally:
