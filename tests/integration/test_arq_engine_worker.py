@@ -130,7 +130,7 @@ def test_signal_when_a_job_runs_then_its_retry_and_offline_are_recorded_before_t
 def test_worker_when_it_runs_in_a_thread_of_the_web_process_then_it_shares_its_adapter(
     valkey: ValkeyDatabase,
 ) -> None:
-    from arq.worker import Worker
+    from arq.worker import Worker, func
 
     async def ok(ctx: dict[str, Any]) -> str:
         return threading.current_thread().name
@@ -143,7 +143,7 @@ def test_worker_when_it_runs_in_a_thread_of_the_web_process_then_it_shares_its_a
                 loop = asyncio.new_event_loop()
                 asyncio.set_event_loop(loop)
                 Worker(
-                    functions=[ok],
+                    functions=[func(ok, name="ok")],
                     redis_settings=it.settings,
                     handle_signals=False,
                     burst=True,

@@ -60,6 +60,8 @@ CREATE INDEX IF NOT EXISTS command_claimed_at ON command (claimed_at);
 CREATE INDEX IF NOT EXISTS command_unfinished ON command (agent_tag) WHERE result IS NULL;
 CREATE INDEX IF NOT EXISTS identity_command ON identity (command);
 """
+_SCHEMA_VERSION = 1
+_CREATE = f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
 _FIND = """
 SELECT command.id, owner, claim_token, action, result
 FROM identity JOIN command ON command.id = identity.command
@@ -356,7 +358,8 @@ class CommandJournal:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
+            if connection.execute("PRAGMA user_version").fetchone() != (_SCHEMA_VERSION,):
+                connection.executescript(_CREATE)  # one transaction, so one sync
             if self._suspect:
                 _check(connection)
         except BaseException:

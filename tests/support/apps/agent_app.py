@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import threading
 import time
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -198,6 +197,13 @@ def post_fork(prefix: str, kind: str) -> dict[str, Any]:
     return {"pid": pid, "status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
 
 
-@app.get("/threads")
-async def get_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate()]
+@app.post("/linger")
+def post_linger() -> dict[str, int]:
+    """A child that does nothing, keeps what it inherited, and outlives its parent."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            time.sleep(60)
+        finally:
+            os._exit(0)
+    return {"pid": pid}

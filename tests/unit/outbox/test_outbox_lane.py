@@ -112,6 +112,19 @@ def test_read_again_from_the_acknowledged_position_reads_from_disk(tmp_path, dis
     lane.close()
 
 
+@pytest.mark.parametrize("unacknowledged", [1, 2, 9])
+def test_read_of_the_last_record_again_after_catching_up_returns_it(tmp_path, unacknowledged):
+    lane = open_lane(tmp_path)
+    fill(lane, 10)
+    lane.close()
+    lane = open_lane(tmp_path)
+    lane.read(0, **MANY)
+    lane.acknowledge(10 - unacknowledged)
+    again = lane.read(lane.acknowledged, **MANY)
+    assert numbers(again) == list(range(11 - unacknowledged, 11))
+    lane.close()
+
+
 def test_read_of_a_sent_part_from_disk_goes_on_in_memory(tmp_path, disk_reads):
     lane = open_lane(tmp_path)
     fill(lane, 10)

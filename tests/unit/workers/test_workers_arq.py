@@ -131,10 +131,13 @@ class FakePool(ArqRedis):
 def test_attach_when_a_settings_class_is_only_imported_then_no_agent_starts(
     runtimes: FakeRuntimes,
 ) -> None:
-    settings = settings_class()
-    attach_to_worker_settings(settings)
-    create_worker(settings)
-    assert runtimes.leases == []
+    async def scenario() -> None:
+        settings = settings_class()
+        attach_to_worker_settings(settings)
+        create_worker(settings)  # makes a loop of its own where none runs
+        assert runtimes.leases == []
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("kind", ["class", "dict", "worker"])

@@ -224,7 +224,7 @@ def _refuse_live(job_id: str, facts: JobFacts) -> None:
         raise CommandError("refused", f"job {job_id} is still queued")
 
 
-async def _enqueue_again(  # noqa: PLR0917 - all of them are needed
+async def _enqueue_again(
     site: Site,
     command_id: str,
     old_id: str,
