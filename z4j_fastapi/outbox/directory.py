@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import hashlib
-import hmac
 import os
 import re
 import stat
@@ -23,7 +21,6 @@ from z4j_fastapi.outbox.files import make_private_directory
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _ANY_ACCESS_OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_FINGERPRINT_HEX = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,28 +109,6 @@ def outbox_root(
         durable=state.durable,
         warning=warning,
     )
-
-
-def deployment_fingerprint(project_id: str, hmac_key: bytes) -> str:
-    """Name of a deployment's directory: the same for all its processes, different for others.
-
-    Args:
-        project_id: The project's slug.
-        hmac_key: The decoded secret. It keys the hash and cannot be had back from it.
-    """
-    message = b"z4j-fastapi outbox\0" + project_id.encode()
-    return hmac.new(hmac_key, message, hashlib.sha256).hexdigest()[:_FINGERPRINT_HEX]
-
-
-def agent_tag(token: str, hmac_key: bytes) -> str:
-    """What tells agents of one deployment apart: the brain takes results from their own only.
-
-    Args:
-        token: The agent's bearer token; it cannot be had back from the tag.
-        hmac_key: The decoded secret.
-    """
-    message = b"z4j-fastapi agent\0" + token.encode()
-    return hmac.new(hmac_key, message, hashlib.sha256).hexdigest()[:_FINGERPRINT_HEX]
 
 
 def private_trouble(path: Path) -> str | None:

@@ -117,7 +117,7 @@ class CommandJournal:
 
     Args:
         base: Directory of the deployment; the journal lies in its subdirectory `journal`.
-        agent_tag: `directory.agent_tag(...)`: only this agent may answer what it claimed.
+        agent_tag: `AgentSettings.agent_tag`: only this agent may answer what it claimed.
         clock: Source of time.
         logger: Where trouble is told; None for nowhere.
     Spec: design.md section 6, dispatcher; commands.md section 12.

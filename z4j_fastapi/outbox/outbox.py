@@ -51,10 +51,10 @@ class FileOutbox:
     first `append`, and never touches its parent's.
 
     Args:
-        base: Directory of the deployment: `<outbox root>/<deployment_fingerprint(...)>`.
+        base: Directory of the deployment: `<outbox root>/<AgentSettings.deployment_fingerprint>`.
         worker_id: Name of this process's directory, or what gives it; asked again after a fork.
             A fixed name gets the pid of a forked child appended.
-        agent_tag: `directory.agent_tag(...)`: results in a directory with another tag are left to
+        agent_tag: `AgentSettings.agent_tag`: results in a directory with another tag are left to
             their own agent.
         max_events: Most events that wait; beyond, the oldest go.
         max_bytes: Most bytes of events on disk; as above.

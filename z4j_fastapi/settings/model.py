@@ -100,7 +100,6 @@ class AgentSettings(SettingFields):
         return self._tag(b"z4j-fastapi agent\0" + self.token.get_secret_value().encode())
 
     def _tag(self, message: bytes) -> str:
-        # As outbox/directory.py computes them: a test compares.
         return hmac.new(self.signing_key, message, hashlib.sha256).hexdigest()[:24]
 
     @property

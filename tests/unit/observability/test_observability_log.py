@@ -141,7 +141,7 @@ def test_logger_when_the_host_configured_structlog_then_takes_nothing_of_it(reco
 
     assert seen == []
     assert [record.getMessage() for record in records] == ["first", "second"]
-    assert not before["processors"] is None
+    assert before["processors"] is not None
 
 
 def test_logger_when_the_host_prints_foreign_records_by_structlog_then_fields_are_apart(records):

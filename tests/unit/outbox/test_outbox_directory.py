@@ -11,8 +11,6 @@ import pytest
 from z4j_fastapi.errors import OutboxError
 from z4j_fastapi.outbox import directory
 from z4j_fastapi.outbox.directory import (
-    agent_tag,
-    deployment_fingerprint,
     outbox_root,
     private_trouble,
     state_directory,
@@ -256,18 +254,3 @@ def test_outbox_root_that_cannot_be_made_anywhere_raises():
     (state.path / "outbox").touch()
     with pytest.raises(OutboxError, match="Z4J_HOME"):
         outbox_root(state, None)
-
-
-def test_fingerprint_and_tag_tell_deployments_and_agents_apart_and_no_secret():
-    key, other = b"k" * 32, b"o" * 32
-    names = {
-        deployment_fingerprint("p", key),
-        deployment_fingerprint("q", key),
-        deployment_fingerprint("p", other),
-        agent_tag("p", key),
-        agent_tag("q", key),
-        agent_tag("p", other),
-    }
-    assert len(names) == 6
-    assert deployment_fingerprint("p", key) == deployment_fingerprint("p", key)
-    assert all(len(name) == 24 and int(name, 16) >= 0 for name in names)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+import hmac
 import pickle
+import re
 
 import pytest
 
-from z4j_fastapi.outbox.directory import agent_tag, deployment_fingerprint
 from z4j_fastapi.settings import AgentSettings, load_settings
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -120,12 +122,12 @@ def test_fingerprint_when_project_or_key_differs_then_differs(settings, name, va
     assert other.deployment_fingerprint != settings.deployment_fingerprint
 
 
-def test_tags_when_computed_then_name_the_outboxs_directories(settings):
+def test_tags_when_computed_then_are_keyed_hashes_of_fixed_length(settings):
     key = bytes(range(32))
     assert settings.signing_key == key
-    assert settings.deployment_fingerprint == deployment_fingerprint("default", key)
-    assert settings.agent_tag == agent_tag(SECRETS["token"], key)
-    assert len(settings.deployment_fingerprint) == 24
+    expected = hmac.new(key, b"z4j-fastapi outbox\0default", hashlib.sha256).hexdigest()[:24]
+    assert settings.deployment_fingerprint == expected
+    assert re.fullmatch("[0-9a-f]{24}", settings.agent_tag)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from z4j_fastapi.engines.arq import cancel, dead_letters, retry
 from z4j_fastapi.engines.arq.broker import Broker
 from z4j_fastapi.engines.arq.capture import hooks
 from z4j_fastapi.engines.arq.depth import depth_of
+from z4j_fastapi.engines.arq.endpoint import endpoint_of_worker
 from z4j_fastapi.engines.arq.observer import ENGINE, WorkerObserver, concurrency_of
 from z4j_fastapi.engines.base import TaskDefinition, WorkerDetails
 from z4j_fastapi.errors import CommandError, ConfigError
@@ -117,7 +118,6 @@ class ArqEngineAdapter:
         """Remember how a pool of the host's writes jobs, where it leads to our database."""
         if endpoint is not None and endpoint == self.endpoint and not self.broker.codec.is_known:
             self.broker.codec.learn(pool)
-            self.broker.renew()
             self._see(pool.default_queue_name)
 
     def use_worker(self, worker: Any) -> None:
@@ -127,10 +127,9 @@ class ArqEngineAdapter:
             worker: An `arq.worker.Worker`.
         """
         pool = worker._pool  # noqa: SLF001 - `pool` is a cast of it
-        if not self._was_given_source:
+        if not self._was_given_source and self.endpoint != endpoint_of_worker(worker):
             self.broker.use(worker.redis_settings if pool is None else pool)
         self.broker.codec.learn(worker if pool is None else pool)
-        self.broker.renew()
         if not self._was_given_queues and worker.queue_name not in self._queue_names:
             self._queue_names = (*self._queue_names, worker.queue_name)
         hooks.routes.changed()

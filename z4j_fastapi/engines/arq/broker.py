@@ -147,6 +147,7 @@ class Broker:
         self._owner = owner
         self._source: Any = None
         self._client: tuple[Any, asyncio.AbstractEventLoop, int] | None = None
+        self._retired: list[Any] = []
         self._is_stale = False
         self.endpoint: Endpoint | None = None
         self.codec = Codec()
@@ -168,7 +169,8 @@ class Broker:
             self.codec.learn(source)
         else:
             self.endpoint = endpoint_of_settings(source)
-        self.renew()
+        # Another thread may do this: the loop that owns the client sees it at its next use.
+        self._is_stale = True
 
     async def client(self) -> Any:
         """The agent's own `ArqRedis`, opened on first use, again on another loop or in a child.
@@ -183,29 +185,32 @@ class Broker:
             client, its_loop, its_pid = self._client
             if its_loop is loop and its_pid == os.getpid():
                 if not self._is_stale:
-                    return client
-                await client.aclose(close_connection_pool=True)
+                    return self._with_codec(client)
+                self._retired.append(client)  # commands under way may still use it
             # Else a stopped loop's sockets, or the parent's: not ours to close.
+        self._is_stale = False
         source = self._source
         client = _from_pool(source) if isinstance(source, ArqRedis) else _from_settings(source)
-        client.job_serializer = self.codec.serializer
-        client.job_deserializer = self.codec.deserializer
-        client.expires_extra_ms = self.codec.expires_extra_ms
         client.default_queue_name = default_queue_name
         setattr(client, OWNER, self._owner)
         self._client = (client, loop, os.getpid())
-        self._is_stale = False
-        return client
+        return self._with_codec(client)
 
-    def renew(self) -> None:
-        """Open a new client at the next use: the source or the serialisers changed. Any thread."""
-        self._is_stale = True
+    def _with_codec(self, client: Any) -> Any:
+        """`client`, writing jobs as is known by now."""
+        if original_of(client.job_serializer) is not self.codec.serializer:
+            client.job_serializer = self.codec.serializer
+        client.job_deserializer = self.codec.deserializer
+        client.expires_extra_ms = self.codec.expires_extra_ms
+        return client
 
     async def aclose(self) -> None:
         """Close the agent's own connections. Idempotent."""
         held, self._client = self._client, None
+        retired, self._retired = self._retired, []
         if held is not None and held[2] == os.getpid():
-            await held[0].aclose(close_connection_pool=True)
+            for client in (*retired, held[0]):
+                await client.aclose(close_connection_pool=True)
 
     async def facts(self, job_id: str, queues: Iterable[str]) -> JobFacts:
         """What Redis holds of `job_id`, in one round trip.
