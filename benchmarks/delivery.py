@@ -63,7 +63,9 @@ def drain(brain: NullBrain, directory: Path) -> dict[str, float]:
     }
 
 
-def paced(brain: NullBrain, directory: Path, rate: int = 200, seconds: int = 10) -> dict[str, float]:
+def paced(
+    brain: NullBrain, directory: Path, rate: int = 200, seconds: int = 10
+) -> dict[str, float]:
     """A steady trickle: batches are small, every wake-up shows."""
     with running_runtime(directory, brain_url=brain.url, secret=brain.hmac_secret) as runtime:
         runtime.wait_online(10)

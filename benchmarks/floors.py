@@ -29,7 +29,9 @@ def run() -> dict[str, dict[str, float]]:
         rows["canonical JSON, orjson"] = lambda _: orjson.dumps(
             typical.DATA, option=orjson.OPT_SORT_KEYS
         )
-    results = {name: typical.percentiles(typical.timed(call, 20_000)) for name, call in rows.items()}
+    results = {
+        name: typical.percentiles(typical.timed(call, 20_000)) for name, call in rows.items()
+    }
     with tempfile.TemporaryFile(buffering=0) as file:
         number = file.fileno()
         results["one write"] = typical.percentiles(

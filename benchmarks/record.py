@@ -1,4 +1,4 @@
-"""What `record()` costs its caller: one and four threads, brain up and down, saturated and paced."""
+"""What `record()` costs its caller: one and four threads, brain up and down, also paced."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def run(directory: Path) -> dict[str, dict[str, float]]:
         )
         results["brain down, 4 threads"] = saturated(runtime, typical.DATA, 4)
         results["brain down, paced 1,000/s"] = paced(runtime)
-    with NullBrain.process() as brain, running_runtime(
-        directory / "up", brain_url=brain.url, secret=brain.hmac_secret
-    ) as runtime:
+    with (
+        NullBrain.process() as brain,
+        running_runtime(directory / "up", brain_url=brain.url, secret=brain.hmac_secret) as runtime,
+    ):
         runtime.wait_online(10)
         results["brain up, 1 thread"] = saturated(runtime, typical.DATA, 1)
         results["brain up, 4 threads"] = saturated(runtime, typical.DATA, 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from z4j_fastapi.errors import ConfigError, EngineNotInstalledError
 
@@ -88,11 +88,13 @@ def _arq(overrides: Mapping[str, Any]) -> EngineAdapter | None:
 
 def _taskiq(overrides: Mapping[str, Any]) -> EngineAdapter | None:
     brokers: list[object] = []
-    one = overrides.get("taskiq_broker")
-    many = overrides.get("taskiq_brokers")
+    one: object = overrides.get("taskiq_broker")
+    many: object = overrides.get("taskiq_brokers")
     if many is not None and not isinstance(many, Iterable):
         raise ConfigError("taskiq_brokers: must be an iterable of brokers; for one, taskiq_broker")
-    for broker in [*([one] if one is not None else ()), *(many or ())]:
+    given: list[object] = [] if one is None else [one]
+    given.extend(cast("Iterable[object]", many or ()))
+    for broker in given:
         if not any(broker is known for known in brokers):
             brokers.append(broker)
     if not brokers:

@@ -42,7 +42,7 @@ def locate_storage(*, settings: AgentSettings) -> Storage:
         OutboxError: No directory can be used at all.
     Spec: config-and-cli.md section 4.
     """
-    state = state_directory(settings.home)
+    state = state_directory(None if settings.home is None else str(settings.home))
     root = outbox_root(state, settings.buffer_path)
     reason = root.reason if root.relocated else None
     return Storage(

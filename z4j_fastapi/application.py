@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def run_agent(
     app: FastAPI, *, container: AgentContainer | None, options: Mapping[str, Any]
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None, None]:
     """Run the agent for the length of an application's lifespan.
 
     Building and starting touch files and import libraries, so both happen off the host's loop.

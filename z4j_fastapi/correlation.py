@@ -8,7 +8,7 @@ the request that caused it, without a change of task signatures.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def detach(token: Token[Correlation | None]) -> None:
 
 
 @contextmanager
-def use(correlation: Correlation | None) -> Iterator[None]:
+def use(correlation: Correlation | None) -> Generator[None, None, None]:
     """Make `correlation` current for the length of a `with`."""
     token = _current.set(correlation)
     try:

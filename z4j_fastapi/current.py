@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import anyio.to_thread
 from fastapi import Depends
@@ -188,7 +188,11 @@ def ensure_runtime(*, adapters: Sequence[EngineAdapter], worker_role: str = "tas
     return acquire(container, own=False)
 
 
-def get_runtime(connection: HTTPConnection = None) -> AgentRuntime | None:  # type: ignore[assignment]
+_NOT_INJECTED: Any = None
+
+
+# The annotation is what FastAPI goes by, and it takes no union there.
+def get_runtime(connection: HTTPConnection = _NOT_INJECTED) -> AgentRuntime | None:
     """The live runtime: of the request's application, or of the process.
 
     Works as a plain call and as `Depends(get_runtime)` in HTTP and WebSocket routes.
@@ -199,7 +203,8 @@ def get_runtime(connection: HTTPConnection = None) -> AgentRuntime | None:  # ty
         The application's runtime; without a connection the one that started last. None before
         the start, after a stop and where the agent is disabled.
     """
-    app: Any = connection.scope.get("app") if connection is not None else None
+    given = cast("HTTPConnection | None", connection)
+    app: Any = given.scope.get("app") if given is not None else None
     if app is not None:
         runtime = getattr(app.state, "z4j_runtime", None)
         if isinstance(runtime, AgentRuntime):

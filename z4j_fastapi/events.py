@@ -105,7 +105,7 @@ class Event:
     kind: EventKind
     engine: str
     task_id: str = ""
-    data: Mapping[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict[str, object])
     occurred_at: datetime = field(default_factory=utc_now)
     id: UUID = field(default_factory=new_event_id)
     meta: TaskMeta | None = field(default=None, compare=False, repr=False)

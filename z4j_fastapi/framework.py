@@ -31,7 +31,7 @@ class RequestContext:
     tenant_id: str | None = None
     request_id: str | None = None
     trace_id: str | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class FastAPIFrameworkAdapter:

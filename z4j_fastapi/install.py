@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def _stop_with(app: FastAPI, container: AgentContainer, lease: RuntimeLease) -> 
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(application: Any) -> AsyncIterator[Any]:
+    async def lifespan(application: Any) -> AsyncGenerator[Any, None]:
         # The install's own lease serves the first lifespan; a later one, or one in a forked
         # child, takes a new hold, which starts the runtime again.
         current = held.pop() if held else acquire(container, own=True)

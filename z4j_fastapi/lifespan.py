@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ def z4j_lifespan(
     inner_lifespan: Lifespan | None = None,
     container: AgentContainer | None = None,
     **options: Any,
-) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any] | None]]:
+) -> Lifespan:
     """A lifespan that runs the agent while the application runs.
 
     Hand it to `FastAPI(lifespan=...)`, or enter it inside your own:
@@ -42,7 +42,7 @@ def z4j_lifespan(
     check_options(options, container=container, caller="z4j_lifespan")
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[Any, None]:
         # Loaded here: everything else of the package, once an agent is really wanted.
         from z4j_fastapi.application import run_agent  # noqa: PLC0415
 
@@ -68,7 +68,7 @@ def combine_lifespans(
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Any], None]:
         async with AsyncExitStack() as stack:
             merged: dict[str, Any] = {}
             for entry in lifespans:

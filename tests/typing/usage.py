@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -23,12 +23,12 @@ from z4j_fastapi import (
 
 
 @asynccontextmanager
-async def inner(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+async def inner(app: FastAPI) -> AsyncGenerator[dict[str, Any], None]:
     yield {"answer": 42}
 
 
 @asynccontextmanager
-async def around(app: FastAPI) -> AsyncIterator[None]:
+async def around(app: FastAPI) -> AsyncGenerator[None, None]:
     async with z4j_lifespan()(app):
         yield
 

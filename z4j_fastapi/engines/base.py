@@ -97,7 +97,7 @@ class CommandOutcome:
         error: None for success; set only together with a result worth keeping on failure.
     """
 
-    result: Mapping[str, object] = field(default_factory=dict)
+    result: Mapping[str, object] = field(default_factory=dict[str, object])
     error: str | None = None
 
 

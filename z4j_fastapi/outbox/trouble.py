@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class EventLogger(Protocol):
     """What of a structlog logger is used here: an event name and fields."""
 
-    def info(self, event: str, /, **fields: object) -> object:
+    def info(self, *event: Any, **fields: Any) -> Any:
         """Something an operator may want to know."""
         ...
 
-    def warning(self, event: str, /, **fields: object) -> object:
+    def warning(self, *event: Any, **fields: Any) -> Any:
         """Something an operator should look at."""
         ...
 

@@ -69,7 +69,7 @@ class RuntimeStatus:
     recorded: int = 0
     sent: int = 0
     acknowledged: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     buffer_events: int = 0
     buffer_results: int = 0
     buffer_bytes: int = 0
@@ -82,7 +82,7 @@ class RuntimeStatus:
     last_acknowledged_at: datetime | None = None
     connects: int = 0
     warnings: tuple[str, ...] = ()
-    engine_errors: Mapping[str, int] = field(default_factory=dict)
+    engine_errors: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def online(self) -> bool:

@@ -204,7 +204,7 @@ class Supervisor:
             await self._run_session(session, connection, ack)
         except TransportError as error:
             self._sender.session_ended(error)
-            raise _explain(error, proved=facts.state is ConnectionState.ONLINE) from None
+            raise _explain(error, proved=self._is_online()) from None
         finally:
             await self._goodbye(connection)
 
@@ -293,6 +293,9 @@ class Supervisor:
         if event.fatal:
             raise _peer_error(event)
         self._logger.warning("brain_error", code=event.code[:80], message=event.message[:300])
+
+    def _is_online(self) -> bool:
+        return self.facts.state is ConnectionState.ONLINE
 
     async def _goodbye(self, connection: Connection) -> None:
         """Close, shielded from our own cancellation but bounded in time."""

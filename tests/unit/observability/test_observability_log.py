@@ -23,9 +23,18 @@ class FakeClock:
 
 
 @pytest.fixture
-def records(caplog):
-    caplog.set_level(logging.DEBUG, logger="z4j_fastapi")
-    return caplog.records
+def records():
+    """What a handler of the host's, on our tree, is given."""
+    found = []
+    handler = logging.Handler()
+    handler.emit = found.append
+    tree = logging.getLogger("z4j_fastapi")
+    level = tree.level
+    tree.addHandler(handler)
+    tree.setLevel(logging.DEBUG)
+    yield found
+    tree.removeHandler(handler)
+    tree.setLevel(level)
 
 
 def test_logger_when_it_logs_then_is_a_standard_record_with_fields_in_extra(records):

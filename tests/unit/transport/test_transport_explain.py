@@ -20,8 +20,10 @@ PROXIED = Route(brain="brain.example:443", proxy="proxy:3128", open_timeout=10.0
     [
         (
             socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
-            "cannot resolve the name of the brain at brain.example:443: temporary failure in name "
-            "resolution; check brain_url (Z4J_BRAIN_URL)",
+            (
+                "cannot resolve the name of the brain at brain.example:443: temporary failure in "
+                "name resolution; check brain_url (Z4J_BRAIN_URL)"
+            ),
             "dns",
         ),
         (

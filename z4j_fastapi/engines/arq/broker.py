@@ -7,6 +7,7 @@ opens its own connections, to the same place and with the same serialisers.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import pickle
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 2.0
 _ANSWER_SECONDS = 5.0
+
+#: Not in arq 0.25.
+_RESULT_HAS_ID = "job_id" in inspect.signature(serialize_result).parameters
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +94,9 @@ class Codec:
         self, job_id: str, job: Mapping[str, Any], *, queue: str, now_ms: int
     ) -> bytes | None:
         """The result of a job that was cancelled while it waited, as a worker would write it."""
+        named: dict[str, Any] = {"serializer": self.serializer}
+        if _RESULT_HAS_ID:
+            named["job_id"] = job_id
         return serialize_result(
             str(job.get("f", "<unknown>")),
             job.get("a", ()),
@@ -102,8 +109,7 @@ class Codec:
             now_ms,
             f"{job_id}:{job.get('f')}",
             queue,
-            job_id=job_id,
-            serializer=self.serializer,
+            **named,
         )
 
 
