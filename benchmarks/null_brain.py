@@ -1,6 +1,6 @@
 """A brain that does nothing but answer, in a process of its own: for measuring the agent alone.
 
-    python -m benchmarks.null_brain [--ms-per-event 10] [--ack-delay-ms 0]
+    python -m benchmarks.null_brain [--ms-per-event 10]
 
 Speaks the brain's side of the protocol with the standard library only. It prints one JSON line with
 its address, then answers one JSON line for every line on its standard input:

@@ -77,10 +77,9 @@ def _arq(overrides: Mapping[str, Any]) -> EngineAdapter | None:
     if redis_settings is None:
         return None
     _require_library("arq", "arq_redis_settings")
-    names = overrides.get("arq_function_names") or ()
     adapter: EngineAdapter = import_module("z4j_fastapi.engines.arq").ArqEngineAdapter(
         redis_settings=redis_settings,
-        function_names=tuple(names),
+        function_names=overrides.get("arq_function_names") or (),
         queue_name=overrides.get("arq_queue_name"),
     )
     return adapter

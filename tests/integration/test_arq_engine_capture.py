@@ -20,6 +20,7 @@ from z4j_fastapi import correlation
 from z4j_fastapi.engines.arq.adapter import ArqEngineAdapter
 from z4j_fastapi.engines.arq.capture import hooks
 from z4j_fastapi.events import EventKind
+from z4j_fastapi.task_meta import meta_of, z4j_meta
 
 if TYPE_CHECKING:
     from support.valkey import ValkeyDatabase
@@ -614,5 +615,63 @@ def test_retry_key_when_a_job_is_tried_then_attempts_follow_arqs_own_count(
             await it.pool.set(retry_key_prefix + job.job_id, 2)
             await it.burst([ok])
             assert it.sink.last(job.job_id).data["attempt"] == 3
+
+    asyncio.run(scenario())
+
+
+@z4j_meta(redact_kwargs=("ssn",), tags=("t",))
+async def careful(ctx: dict[str, Any], *, ssn: str) -> None: ...
+
+
+async def careful_parent(ctx: dict[str, Any]) -> str:
+    job = await ctx["redis"].enqueue_job("careful", ssn="x")
+    return job.job_id
+
+
+def test_meta_when_a_function_has_hints_then_every_event_that_can_know_carries_them(
+    valkey: ValkeyDatabase,
+) -> None:
+    async def scenario() -> None:
+        async with bench(valkey) as it:
+            first = await it.pool.enqueue_job("careful", ssn="x")  # a name, as a web process has it
+            parent_job = await it.pool.enqueue_job("careful_parent")
+            await it.burst([careful, careful_parent])
+            child_id = str(it.sink.last(parent_job.job_id).data["result"])
+            hints = meta_of(careful)
+            assert hints is not None
+            assert [event.meta for event in it.sink.of(first.job_id)] == [None, None, *[hints] * 3]
+            assert [event.meta for event in it.sink.of(child_id)] == [hints] * 5
+            assert all(event.meta is None for event in it.sink.of(parent_job.job_id))
+
+    asyncio.run(scenario())
+
+
+def test_meta_when_the_web_process_names_the_function_itself_then_its_enqueue_has_the_hints(
+    valkey: ValkeyDatabase,
+) -> None:
+    async def scenario() -> None:
+        async with bench(valkey, function_names=(careful, "ok")) as it:
+            job = await it.pool.enqueue_job("careful", ssn="x")
+            assert [event.meta for event in it.sink.of(job.job_id)] == [meta_of(careful)] * 2
+            assert it.adapter.known_functions() == {"careful", "ok"}
+
+    asyncio.run(scenario())
+
+
+def test_worker_when_two_run_in_one_process_then_the_name_stays_online_until_both_closed(
+    valkey: ValkeyDatabase,
+) -> None:
+    async def scenario() -> None:
+        async with bench(valkey, queue_name=("one", "two")) as it:
+            first = it.start([ok], queue_name="one", max_jobs=3)
+            await it.until(lambda: len(it.sink.events) == 1, "the first worker")
+            second = it.start([ok], queue_name="two", max_jobs=4)
+            await it.until(lambda: len(it.sink.events) == 2, "the second worker")
+            assert it.sink.events[-1].data["queues"] == ["one", "two"]
+            assert it.sink.events[-1].data["concurrency"] == 7
+            await it.stop(first)
+            assert it.sink.named("worker.offline") == []
+            await it.stop(second)
+            assert len(it.sink.named("worker.offline")) == 1
 
     asyncio.run(scenario())

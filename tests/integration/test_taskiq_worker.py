@@ -97,7 +97,10 @@ def test_worker_when_two_processes_run_then_both_are_shown_and_rows_are_complete
     # The brain keeps a worker's row "online" after `worker.offline`; its session tells the end.
     worker.send_signal(signal.SIGTERM)
     wait_until(lambda: not worker.running, timeout_seconds=15, what="the workers' end")
-    brain_project.wait_online(agent.agent_id, processes=0)
+    brain_project.wait_for(
+        lambda project: not project.agent_workers(agent.agent_id, state="online") or None,
+        what="no session left",
+    )
 
 
 def test_commands_when_the_operator_acts_then_the_worker_carries_them_out(
@@ -166,7 +169,7 @@ def test_worker_when_the_agent_is_disabled_then_it_works_without_one(
 def test_worker_when_the_configuration_is_wrong_then_the_reason_is_printed(
     start_worker: Any,
 ) -> None:
-    worker = start_worker("-w", "1", Z4J_HMAC_SECRET="short")
+    worker = start_worker("-w", "1", Z4J_HMAC_SECRET="far-too-little")
 
     worker.wait_for_output("hmac_secret", timeout_seconds=30)
-    assert "short" not in worker.tail().split("hmac_secret")[-1].split("\n")[0].split()
+    assert "far-too-little" not in worker.output()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from z4j_fastapi.engines.base import COMMAND_METHODS, CommandOutcome, EngineAdapter
@@ -27,6 +26,7 @@ from z4j_fastapi.protocol.commands import (
     parse_envelope,
 )
 from z4j_fastapi.runtime import control_record
+from z4j_fastapi.runtime.blocking_pool import BlockingPool
 from z4j_fastapi.runtime.command_context import DispatchContext, work_seconds
 from z4j_fastapi.runtime.command_result import redacted_result_payload
 
@@ -101,7 +101,8 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns: dict[str, _Turn] = {}
         self._slots: asyncio.Semaphore | None = None
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: BlockingPool | None = None
+        self._journal_thread: BlockingPool | None = None
 
     def bind(
         self,
@@ -123,7 +124,9 @@ class Dispatcher:
         self._tasks = set()
         self._turns = {}
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
-        self._executor = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="z4j-command")
+        self._executor = BlockingPool(BLOCKING_THREADS, name="z4j-command")
+        # Apart from the broker calls: those may all hang, and then every command is still answered.
+        self._journal_thread = BlockingPool(1, name="z4j-journal")
 
     def preload(self) -> None:
         """Import what the first command needs, on the caller's thread.
@@ -137,7 +140,7 @@ class Dispatcher:
         """In a forked child: the parent runs and answers its own commands."""
         self._tasks = set()
         self._turns = {}
-        self._executor = None
+        self._executor = self._journal_thread = None
         self._engines = {}
         self._journal.reinit_after_fork()
 
@@ -169,18 +172,19 @@ class Dispatcher:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._executor, self._journal_thread):
+            if pool is not None:
+                pool.shutdown()
         self._journal.close()
 
     async def recover(self) -> None:
         """Answer what a dead process of this agent left unanswered. Nothing is run."""
         loop = asyncio.get_running_loop()
-        for left in await loop.run_in_executor(self._executor, self._journal.interrupted):
+        for left in await loop.run_in_executor(self._journal_thread, self._journal.interrupted):
             payload = self._unknown_outcome(left.claim_token)
             self._answer(control_record.RESULT, left.command_id, payload)
             await loop.run_in_executor(
-                self._executor, self._journal.finish, left.identities, payload
+                self._journal_thread, self._journal.finish, left.identities, payload
             )
 
     # -- one command -----------------------------------------------------------------------------
@@ -231,7 +235,7 @@ class Dispatcher:
         identities = command.identities
         try:
             claim = await loop.run_in_executor(
-                self._executor,
+                self._journal_thread,
                 lambda: self._journal.claim(
                     identities, action=command.action, claim_token=command.claim_token
                 ),
@@ -254,7 +258,7 @@ class Dispatcher:
             payload = await self._outcome(command, problem, started)
         # The outbox first: after a crash in between, the brain keeps the first answer it gets.
         self._answer(control_record.RESULT, command.id, payload)
-        await loop.run_in_executor(self._executor, self._finish, identities, payload)
+        await loop.run_in_executor(self._journal_thread, self._finish, identities, payload)
 
     def _finish(self, identities: Sequence[str], payload: bytes) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis, RedisSettings
+from arq.worker import func
 from support.arq_engine import FakeContext, RecordingSink, attachment
 
 from z4j_fastapi.engines.arq.adapter import CAPABILITIES, ArqEngineAdapter
@@ -54,6 +55,15 @@ def test_functions_when_names_are_given_then_they_are_the_tasks() -> None:
     assert [task.name for task in adapter.tasks()] == ["a", "b"]
     assert adapter.known_functions() == {"a", "b"}
     assert ArqEngineAdapter(function_names="one").known_functions() == {"one"}
+
+
+async def send_mail(ctx: Any) -> None: ...
+
+
+def test_functions_when_they_are_given_themselves_then_they_are_named_as_arq_does() -> None:
+    given = [send_mail, func(send_mail, name="mail"), "text"]
+    adapter = ArqEngineAdapter(function_names=given)
+    assert adapter.known_functions() == {"send_mail", "mail", "text"}
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,34 @@ def test_interrupt_when_a_hook_of_another_middleware_waits_then_it_is_not_cut(si
     assert asyncio.run(scenario()) == (Interruption.BUSY, "done")
 
 
+def test_interrupt_when_the_body_is_over_and_an_error_hook_waits_then_it_is_not_cut(sink):
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    class SlowRetry(TaskiqMiddleware):
+        async def on_error(self, message, result, exception):
+            entered.set()
+            await leave.wait()
+
+    broker = InMemoryBroker().with_middlewares(SlowRetry())
+    middleware = listen(broker, sink)
+
+    @broker.task(task_name="boom")
+    async def boom():
+        raise ValueError("its own error")
+
+    async def scenario():
+        sent = await boom.kiq()
+        await entered.wait()
+        run = await running(middleware, sent.task_id)
+        state = await interrupt(run, timeout_seconds=0.1)
+        leave.set()
+        return state, (await sent.wait_result(timeout=5)).error
+
+    state, error = asyncio.run(scenario())
+    assert state is Interruption.BUSY
+    assert isinstance(error, ValueError)
+
+
 def test_interrupt_when_the_body_ends_meanwhile_then_finished(sink):
     entered, leave = asyncio.Event(), asyncio.Event()
 

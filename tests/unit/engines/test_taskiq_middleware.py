@@ -134,6 +134,24 @@ def test_retry_when_simple_retry_resends_then_retried_once_and_no_second_sent(si
     assert sink.one("task.succeeded", task_id).data["attempt"] == 2
 
 
+def test_retry_when_results_of_attempts_are_kept_then_retried_all_the_same(sink):
+    """Then nothing in the result tells of the retry; only the sending was seen."""
+    broker = InPlaceBroker().with_middlewares(SimpleRetryMiddleware(no_result_on_retry=False))
+    TaskiqEngineAdapter(broker=broker).attach(attachment_to(sink))
+
+    @broker.task(task_name="never", retry_on_error=True, max_retries=2)
+    async def never():
+        raise RuntimeError("no")
+
+    async def scenario():
+        return (await never.kiq()).task_id
+
+    task_id = asyncio.run(scenario())
+
+    assert sink.kinds(task_id).count("task.retried") == 1
+    assert sink.kinds(task_id).count("task.failed") == 1
+
+
 def test_retry_when_attempts_are_used_up_then_the_last_one_failed(sink):
     broker = InPlaceBroker().with_middlewares(SimpleRetryMiddleware())
     TaskiqEngineAdapter(broker=broker).attach(attachment_to(sink))

@@ -6,6 +6,7 @@ import inspect
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,9 @@ class ArqEngineAdapter:
     Args:
         redis_settings: `arq.connections.RedisSettings`, or an `ArqRedis` pool, whose serialisers
             and queue are then used too. The agent opens connections of its own.
-        function_names: Names of the functions that may be submitted; empty when not known.
+        function_names: Names of the functions that may be submitted; empty when not known. The
+            functions themselves (or `arq.func(...)`) do too: then their `z4j_meta` hints hold for
+            what this process enqueues as well.
         queue_name: The queue, or several; None for the pool's, the worker's or `arq:queue`.
         redaction: Accepted for compatibility, without effect: the runtime's own redactor counts.
     Raises:
@@ -74,7 +77,7 @@ class ArqEngineAdapter:
         self,
         *,
         redis_settings: RedisSettings | ArqRedis | None = None,
-        function_names: Iterable[str] = (),
+        function_names: Iterable[Any] = (),
         queue_name: str | Sequence[str] | None = None,
         redaction: object = None,
     ) -> None:
@@ -86,7 +89,7 @@ class ArqEngineAdapter:
                 f"not {type(source).__name__}"
             )
         self.broker = Broker(self)
-        self._function_names = _names("arq_function_names", function_names)
+        self._functions = _functions(function_names)
         self._queue_names = _names(
             "arq_queue_name", (queue_name,) if isinstance(queue_name, str) else queue_name or ()
         )
@@ -144,6 +147,9 @@ class ArqEngineAdapter:
         """Install the hooks and report to `attachment.sink` from now on. Idempotent."""
         self._attachment = attachment
         hooks.attach(self)
+        for name, function in self._functions.items():
+            if function is not None:
+                hooks.routes.learn_meta(name, function)
         hooks.routes.changed()
 
     def detach(self) -> None:
@@ -163,7 +169,7 @@ class ArqEngineAdapter:
                     queue=observer.queue,
                     signature=_signature(coroutine),
                 )
-        for name in self._function_names:
+        for name in self._functions:
             found.setdefault(name, TaskDefinition(name=name))
         return tuple(found.values())
 
@@ -224,7 +230,8 @@ class ArqEngineAdapter:
     def report(self, event: Event) -> None:
         """Record an event of the agent's own doing."""
         if self._attachment is not None:
-            self._attachment.sink.record(event)
+            meta = hooks.routes.metas.get(str(event.data.get("task_name")))
+            self._attachment.sink.record(event if meta is None else replace(event, meta=meta))
 
     def now(self) -> datetime:
         """Current wall-clock time."""
@@ -300,6 +307,19 @@ def _names(setting: str, given: Iterable[str]) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"{setting}: every name must be a text of at least one character")
     return names
+
+
+def _functions(given: Iterable[Any]) -> dict[str, Any]:
+    """Names, with the functions where those were given: as arq names them."""
+    found: dict[str, Any] = {}
+    for one in (given,) if isinstance(given, str) else given:
+        function = getattr(one, "coroutine", one)  # of an arq Function or CronJob
+        if callable(function):
+            found[str(getattr(one, "name", None) or getattr(one, "__qualname__", ""))] = function
+        else:
+            found[one] = None
+    _names("arq_function_names", found)
+    return found
 
 
 def _signature(coroutine: Any) -> str | None:

@@ -82,7 +82,7 @@ class Hooks:
             for observer in self.observers():
                 # Its agent stops while the worker runs on, or was never closed.
                 if observer.is_online and subscriber.attachment in observer.targets():
-                    observer.offline()
+                    observer.offline(self.others(observer))
             self.routes.remove(subscriber)
             if self.routes.subscribers:
                 return
@@ -142,7 +142,18 @@ class Hooks:
         observer = self.observe(worker)
         if observer is not None and not observer.is_online:
             with _guarded(observer, "arq.worker_online"):
-                observer.online()
+                observer.online(self.others(observer))
+
+    def others(self, observer: WorkerObserver) -> list[WorkerObserver]:
+        """The other workers of this process that are online and report to the same place."""
+        sinks = {id(target.sink) for target in observer.targets()}
+        return [
+            one
+            for one in self.observers()
+            if one is not observer
+            and one.is_online
+            and any(id(target.sink) in sinks for target in one.targets())
+        ]
 
     def known(self, worker: Any) -> WorkerObserver | None:
         """The observer of `worker`, if it has one."""
@@ -258,7 +269,7 @@ def _close(original: Any) -> Callable[..., Any]:
             observer = hooks.known(self)
             if observer is not None:
                 with _guarded(observer, "arq.worker_offline"):
-                    observer.offline()
+                    observer.offline(hooks.others(observer))
             if hooks.listener is not None:
                 await hooks.listener.closed(self)
 

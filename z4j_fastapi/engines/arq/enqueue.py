@@ -123,8 +123,11 @@ class EnqueueObserver:
                 events.task_received(*head, occurred_at=plan.at, **fields),
             )
             more = extra_data.get()
+            meta = self._routes.metas.get(function)
             for event in made:
                 told = event if more is None else replace(event, data={**event.data, **more})
+                if meta is not None:
+                    told = replace(told, meta=meta)
                 for target in plan.targets:
                     target.sink.record(told)
 

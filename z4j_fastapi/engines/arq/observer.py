@@ -34,7 +34,6 @@ from z4j_fastapi.engines.arq.job_run import (
     ending_of_body,
     ending_without_body,
 )
-from z4j_fastapi.task_meta import meta_of
 
 if TYPE_CHECKING:
     from z4j_fastapi.engines.arq.routing import Routes, Subscriber
@@ -116,8 +115,12 @@ class WorkerObserver:
 
     # --- the worker itself
 
-    def online(self) -> None:
-        """Report that the worker takes jobs. Once until `offline`."""
+    def online(self, others: Sequence[WorkerObserver] = ()) -> None:
+        """Report that the worker takes jobs. Once until `offline`.
+
+        Args:
+            others: The workers of the same name, which is the process's, that are online.
+        """
         targets = self.targets()
         worker = self.worker
         if self.is_online or not targets or worker is None:
@@ -126,18 +129,24 @@ class WorkerObserver:
         event = events.worker_online(
             ENGINE,
             self.name,
-            queues=(self.queue,),
-            concurrency=concurrency_of(worker),
+            queues=tuple(dict.fromkeys(one.queue for one in (*others, self))),
+            concurrency=sum(concurrency_of(one.worker) or 0 for one in (*others, self)) or None,
             pid=os.getpid(),
         )
         for target in targets:
             target.sink.record(event)
 
-    def offline(self) -> None:
-        """Report that the worker takes no more jobs. Once after `online`."""
+    def offline(self, others: Sequence[WorkerObserver] = ()) -> None:
+        """Report that the worker takes no more jobs. Once after `online`.
+
+        Args:
+            others: The workers of the same name that are still online: then it says nothing.
+        """
         if not self.is_online:
             return
         self.is_online = False
+        if others:
+            return
         event = events.worker_offline(ENGINE, self.name, pid=os.getpid())
         for target in self.targets():
             target.sink.record(event)
@@ -162,7 +171,7 @@ class WorkerObserver:
         del worker  # the wrapper must not keep it alive
 
         def make(original: Any) -> Callable[..., Any]:
-            meta = meta_of(original)
+            meta = observer._routes.learn_meta(name, original)
 
             async def coroutine(ctx: Any, *args: Any, **kwargs: Any) -> Any:
                 run = current_run.get()
@@ -317,7 +326,7 @@ class WorkerObserver:
         function = worker.functions.get(run.task_name)
         tries = getattr(function, "max_tries", None)
         run.max_attempts = worker.max_tries if tries is None else tries
-        run.meta = meta_of(getattr(function, "coroutine", None)) if function else None
+        run.meta = self._routes.metas.get(run.task_name)
         run.fields = {
             "queue": self.queue,
             "worker": self.name,

@@ -10,9 +10,12 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from z4j_fastapi.task_meta import meta_of
+
 if TYPE_CHECKING:
     from z4j_fastapi.engines.arq.endpoint import Endpoint
     from z4j_fastapi.engines.base import Attachment, Guard
+    from z4j_fastapi.task_meta import TaskMeta
 
 
 class Subscriber(Protocol):
@@ -41,12 +44,15 @@ class Subscriber(Protocol):
 class Routes:
     """The attached adapters of this process. Thread-safe; reading takes no lock."""
 
-    __slots__ = ("_lock", "_unrouted", "subscribers", "version")
+    __slots__ = ("_lock", "_unrouted", "metas", "subscribers", "version")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._unrouted: set[tuple[Endpoint | None, str]] = set()
         self.subscribers: tuple[Subscriber, ...] = ()
+        #: `z4j_meta` hints by function name, of functions that this process has seen; an enqueue
+        #: knows the name alone.
+        self.metas: dict[str, TaskMeta] = {}
         #: Rises with every change, so that answers of `find` can be remembered.
         self.version = 0
 
@@ -62,6 +68,8 @@ class Routes:
         """Let `subscriber` hear nothing more. Idempotent."""
         with self._lock:
             self.subscribers = tuple(one for one in self.subscribers if one is not subscriber)
+            if not self.subscribers:
+                self.metas = {}
             self.version += 1
 
     def changed(self) -> None:
@@ -69,6 +77,13 @@ class Routes:
         with self._lock:
             self._unrouted.clear()
             self.version += 1
+
+    def learn_meta(self, name: str, function: object) -> TaskMeta | None:
+        """Remember and return the `z4j_meta` hints of `function`; None where it has none."""
+        meta = meta_of(function)
+        if meta is not None:
+            self.metas[name] = meta
+        return meta
 
     def guard(self) -> Guard | None:
         """Any attached adapter's guard, for what runs before it is known whose it is."""
