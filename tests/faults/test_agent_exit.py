@@ -170,7 +170,9 @@ def test_script_when_it_just_ends_then_the_agent_stops_with_it(
     script.wait_for_output("leaving")
     begun = time.monotonic()
     assert script.wait(timeout_seconds=15) == 0
-    print(f"\nscript {state}: {(time.monotonic() - begun) * 1e3:.0f} ms from its last line to its end")
+    print(
+        f"\nscript {state}: {(time.monotonic() - begun) * 1e3:.0f} ms from its last line to its end"
+    )
     assert "Traceback" not in script.output()
 
     if state == "offline":

@@ -207,9 +207,11 @@ def test_finished_command_when_it_is_sent_again_is_answered_from_the_journal_als
     env = fast_brain.environ(tmp_path / "state") | {"TEST_APP_CALLS": str(log)}
     first = run_app(processes, env)
     first.wait_online()
-    for round_ in (1, 2):
+    for wanted in (1, 2):
         fast_brain.command("c-1", "cancel_task", {"engine": "arq", "task_id": "t-1"})
-        fast_brain.wait_for(lambda: len(fast_brain.results("c-1")) == round_, "an answer")
+        fast_brain.wait_for(
+            lambda wanted=wanted: len(fast_brain.results("c-1")) == wanted, "an answer"
+        )
     first.post_last("/die")
     first.process.wait(timeout_seconds=20)
 
@@ -244,9 +246,7 @@ def test_command_when_its_time_is_up_is_answered_as_timed_out_and_holds_up_no_ex
     env = fast_brain.environ(tmp_path / "state") | {"TEST_APP_CALLS": str(log)}
     app = run_app(processes, env, TEST_APP_COMMAND=behaviour)
     app.wait_online()
-    fast_brain.command(
-        "c-1", "cancel_task", {"engine": "arq", "task_id": "t-1"}, timeout_seconds=2
-    )
+    fast_brain.command("c-1", "cancel_task", {"engine": "arq", "task_id": "t-1"}, timeout_seconds=2)
     fast_brain.wait_for(lambda: fast_brain.results("c-1"), "an answer")
     answer = fast_brain.results("c-1")[0]
     assert answer["status"] == "failed"
@@ -255,6 +255,24 @@ def test_command_when_its_time_is_up_is_answered_as_timed_out_and_holds_up_no_ex
     if behaviour == "hang":
         assert calls(log) == ["ran t-1", "cancelled t-1"]
     app.terminate(timeout_seconds=10)  # the blocked thread would sleep on for 25 s
+
+
+def test_command_when_all_broker_calls_hang_is_answered_all_the_same(
+    fast_brain, processes, tmp_path
+):
+    env = fast_brain.environ(tmp_path / "state") | {"TEST_APP_CALLS": str(tmp_path / "calls")}
+    app = run_app(processes, env, TEST_APP_COMMAND="named")
+    app.wait_online()
+    for number in range(6):  # more than the pool has threads
+        task_id = f"block-{number}"
+        fast_brain.command(task_id, "cancel_task", {"engine": "arq", "task_id": task_id})
+    fast_brain.command("c-1", "cancel_task", {"engine": "arq", "task_id": "ok-1"})
+    fast_brain.wait_for(lambda: fast_brain.results("c-1"), "an answer", 10)
+    assert fast_brain.results("c-1")[0]["status"] == "success"
+    app.terminate(timeout_seconds=10)
+    for number in range(6):
+        assert "outcome unknown" in fast_brain.results(f"block-{number}")[0]["error"]
+    assert app.lines("stopped")[0]["exit"] < 2.0
 
 
 def test_command_when_the_process_stops_meanwhile_is_answered_before_it_ends(

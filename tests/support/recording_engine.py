@@ -21,7 +21,8 @@ class RecordingEngine:
     Args:
         path: Gets one line a call, on the disk before the command's effect; None for memory only.
         behaviour: What `cancel_task` does then: `ok`, `kill` (the whole process, with SIGKILL),
-            `hang` (on the agent's loop) or `block` (a thread of the agent's pool).
+            `hang` (on the agent's loop), `block` (a thread of the agent's pool), or `named`: the
+            one of these that the task id begins with.
     """
 
     name = "arq"
@@ -55,15 +56,18 @@ class RecordingEngine:
 
     async def cancel_task(self, command: Any, context: Any) -> CommandOutcome:
         self._note(f"ran {command.task_id}")
-        if self.behaviour == "kill":
+        behaviour = self.behaviour
+        if behaviour == "named":
+            behaviour = command.task_id.partition("-")[0]
+        if behaviour == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif self.behaviour == "hang":
+        elif behaviour == "hang":
             try:
                 await asyncio.sleep(600)
             except asyncio.CancelledError:
                 self._note(f"cancelled {command.task_id}")
                 raise
-        elif self.behaviour == "block":
+        elif behaviour == "block":
             await context.run_blocking(time.sleep, 25)
         return CommandOutcome(result={"task_id": command.task_id, "pid": os.getpid()})
 

@@ -91,5 +91,6 @@ def _drop_partial_word(head: str, following: str) -> str:
     """`head` without its last word if `following`, the next character, goes on with it."""
     if not head or following.isspace() or head[-1].isspace():
         return head
-    words = head[-_WORD_CHARS:].rsplit(None, 1)
-    return head[: -len(words[1])] if len(words) == 2 else head[:-_WORD_CHARS]  # noqa: PLR2004 - head and last word
+    most = min(_WORD_CHARS, (len(head) + 1) // 2)  # of a short head, something must be left
+    words = head[-most:].rsplit(None, 1)
+    return head[: -len(words[1])] if len(words) == 2 else head[:-most]  # noqa: PLR2004 - head and last word

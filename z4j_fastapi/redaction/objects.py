@@ -37,8 +37,6 @@ from z4j_fastapi.redaction.bounds import MAX_WIDTH, OMITTED, REDACTED, more_item
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]{4,}|\b0x[0-9A-Fa-f]{8,}")
 _MAX_NAME_CHARS = 100
-#: Characters kept of the `repr` of an object that we know nothing about.
-_MAX_REPR_CHARS = 1_000
 #: CPython refuses to write, and the brain to read, longer decimal integers.
 _MAX_INT_BITS = 14_280
 _MISSING = object()
@@ -49,6 +47,12 @@ _mro_of_type = type.__dict__["__mro__"].__get__
 
 class Unordered(list[Any]):
     """Members of a set: to be sorted by their rendered text."""
+
+
+class Repr(str):
+    """What an object that we know nothing about says of itself: to be kept short."""
+
+    __slots__ = ()
 
 
 def type_name(cls: type) -> str:
@@ -64,8 +68,9 @@ def plain(value: Any, *, limit_bytes: int) -> object:
         limit_bytes: Most bytes of a bytes-like value that are turned into text.
 
     Returns:
-        An exact `str`, `int`, `float`, `bool`, None, `dict` (any keys), `list` or `Unordered`. The
-        members of containers are as they came. Never raises an `Exception`.
+        An exact `str`, `int`, `float`, `bool`, None, `dict` (any keys), `list`, `Unordered` or
+        `Repr`. The members of containers are as they came, at most `MAX_WIDTH` and a marker. Never
+        raises an `Exception`.
     """
     cls = type(value)
     try:
@@ -276,22 +281,23 @@ def _head(items: Iterable[Any], size: int) -> list[Any]:
 
 
 def _iterated(base: type[Any]) -> Callable[[Any], list[Any]]:
+    """The members as the base class itself gives them, whatever a subclass says."""
     iterate, length = base.__iter__, base.__len__
-    return lambda value: _head(iterate(value), length(value))
+
+    def members(value: Any) -> list[Any]:
+        for _ in range(3):
+            try:
+                return _head(iterate(value), length(value))
+            except RuntimeError:  # noqa: PERF203 - another thread changed its size: look again
+                continue
+        return [OMITTED]
+
+    return members
 
 
 def _set_of(base: type[Any]) -> Callable[[Any], Unordered]:
-    iterate, length = base.__iter__, base.__len__
-
-    def members(value: Any) -> Unordered:
-        for _ in range(3):
-            try:
-                return Unordered(_head(iterate(value), length(value)))
-            except RuntimeError:  # noqa: PERF203 - another thread changed its size: look again
-                continue
-        return Unordered([OMITTED])
-
-    return members
+    members = _iterated(base)
+    return lambda value: Unordered(members(value))
 
 
 def _exception(value: BaseException) -> str:
@@ -304,11 +310,7 @@ def _unknown(value: Any, cls: type) -> str:
     mro = _mro_of_type(cls)
     if _class_attribute(mro, "__repr__") is object.__repr__:
         return f"<{type_name(cls)}>"
-    text = str.__str__(repr(value))
-    if len(text) > _MAX_REPR_CHARS:
-        half = _MAX_REPR_CHARS // 2
-        text = f"{text[:half]}...{text[-half:]}"
-    return _ADDRESS.sub("", text)
+    return Repr(_ADDRESS.sub("", str.__str__(repr(value))))
 
 
 def _of(base: type[Any], method: str) -> Callable[[Any], Any]:
@@ -320,12 +322,6 @@ def _data(value: Any) -> object:
     return _read(value, "data")
 
 
-def _mapping_proxy(value: Any) -> dict[Any, Any]:
-    return _mapping(value)
-
-
-_isoformat_datetime = _of(datetime, "isoformat")
-
 #: What an object becomes when one of its base classes is this one; in order of resolution.
 _INHERITED: dict[type, Callable[[Any], object]] = {
     dict: _dict,
@@ -333,12 +329,12 @@ _INHERITED: dict[type, Callable[[Any], object]] = {
     tuple: _iterated(tuple),
     set: _set_of(set),
     frozenset: _set_of(frozenset),
-    deque: _set_of(deque),
+    deque: _iterated(deque),
     str: _of(str, "__str__"),
     int: _of(int, "__int__"),
     float: _of(float, "__float__"),
     complex: _of(complex, "__repr__"),
-    datetime: _isoformat_datetime,
+    datetime: _of(datetime, "isoformat"),
     date: _of(date, "isoformat"),
     time: _of(time, "isoformat"),
     timedelta: _of(timedelta, "__str__"),
@@ -356,8 +352,8 @@ _EXACT: dict[type, Callable[[Any], object]] = {
         for kind, reduce in _INHERITED.items()
         if kind not in (str, int, float, BaseException, UserDict, UserList, UserString)
     },
-    types.MappingProxyType: _mapping_proxy,
+    types.MappingProxyType: _mapping,
 }
 _BYTES = frozenset({bytes, bytearray, memoryview})
-_PLAIN = frozenset({str, int, float, bool, type(None), dict, list, Unordered})
+_PLAIN = frozenset({str, int, float, bool, type(None), dict, list, Unordered, Repr})
 _OPAQUE = frozenset({types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})

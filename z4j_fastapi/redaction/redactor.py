@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 #: The brain finds rows by these; `[REDACTED]` would throw many into one.
 _IDENTIFIERS = ("task_name", "queue", "worker", "parent_task_id", "root_task_id")
 _MAX_HINTED_RULES = 256
+_MASKED, _STAND_IN = f":{MASK}@", f":{MASK}\ue000"
+#: No pattern matches these: no need to look at what most engines use as ids.
+_PLAIN_ID = re.compile(
+    r"[0-9a-f]{32}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9A-Za-z]{1,7}", re.ASCII
+)
 
 
 class Rendered(NamedTuple):
@@ -57,7 +62,7 @@ class Redactor:
             finds the slow ones.
     """
 
-    __slots__ = ("_hinted", "_max_event_bytes", "_rules", "_scrubber")
+    __slots__ = ("_hinted", "_max_event_bytes", "_plain_ids", "_rules", "_scrubber")
 
     def __init__(
         self,
@@ -69,6 +74,7 @@ class Redactor:
         max_event_bytes: int = 65_536,
     ) -> None:
         self._max_event_bytes = max_event_bytes
+        self._plain_ids = not extra_value_patterns
         self._scrubber = Scrubber(
             limit_bytes=max_payload_bytes,
             defaults_enabled=defaults_enabled,
@@ -152,11 +158,9 @@ class Redactor:
         masked = mask_urls(text)
         if masked == text:
             return self._scrubber.within(text, limit_bytes)
-        # A masked URL still has the shape of one with a password: look at it without.
-        credential = f":{MASK}@"
-        if self._scrubber.hit(masked.replace(credential, f":{MASK} ")):
-            return REDACTED
-        return self._scrubber.within(masked, limit_bytes)
+        # A masked URL still has the shape of one with a password: look at it with another sign.
+        parts = self._scrubber.within(masked.replace(_MASKED, _STAND_IN), limit_bytes)
+        return parts.replace(_STAND_IN, _MASKED)
 
     def safe_identifier(self, text: str) -> str:
         """A task id, worker, queue or task name in a form that survives the brain's own redaction.
@@ -169,6 +173,8 @@ class Redactor:
             the same for the same text in every process. Keep the map for commands.
         Spec: redaction.md section 1.
         """
+        if self._plain_ids and _PLAIN_ID.fullmatch(text) is not None:
+            return text
         shown = self._scrubber.text(text)
         return text if shown == text else _token(text)
 

@@ -57,14 +57,14 @@ class Scrubber:
 
     def within(self, text: str, limit_bytes: int) -> str:
         """The same with another limit."""
-        total_bytes = byte_length(text)
-        shown = self.uncut(scan_head(text) if len(text) > SCAN_CHARS else text)
-        if total_bytes <= limit_bytes and byte_length(shown) <= limit_bytes:
-            return shown
-        if shown is REDACTED:
-            return shown
         if len(text) <= SCAN_CHARS:
             total_bytes = 0
+            shown = self.uncut(text)
+        else:
+            total_bytes = byte_length(text)
+            shown = self.uncut(scan_head(text))
+        if shown is REDACTED or max(byte_length(shown), total_bytes) <= limit_bytes:
+            return shown
         shown = cut(shown, limit_bytes, total_bytes=total_bytes)
         # The end that the cut made may complete a shape, such as `\b` after four digits.
         return REDACTED if self.hit(shown) else shown

@@ -19,7 +19,7 @@ from z4j_fastapi.redaction.bounds import (
     REDACTED,
     more_items,
 )
-from z4j_fastapi.redaction.objects import Unordered, number, plain
+from z4j_fastapi.redaction.objects import Repr, Unordered, number, plain
 from z4j_fastapi.redaction.rendering import FLOAT_END, MAX_INT, MIN_FLOAT, MIN_INT, render_text
 from z4j_fastapi.redaction.tracebacks import scrub_traceback
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Compared with first: cheaper than the exact bounds.
 _SMALL = 1_000_000_000
+#: Bytes kept of what an unknown object says of itself.
+_MAX_REPR_BYTES = 1_024
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -80,12 +82,14 @@ class Walk:
         """
         traceback: object = data.get("traceback")
         if type(traceback) is not str:
-            return self._mapping(data if type(data) is dict else dict(data), 0)
+            copied: dict[str, Any] = self._mapping(dict(data), 0)
+            return copied
         shown = scrub_traceback(traceback, self._scrubber)
         rest = dict(data)
         del rest["traceback"]
-        copy = self._mapping(rest, 0)
-        copy["traceback"] = shown
+        copy: dict[str, Any] = self._mapping(rest, 0)
+        key, secret = self._judge("traceback")
+        copy[key] = REDACTED if secret else shown
         return copy
 
     def value(self, value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 - a dispatch table, by how common
@@ -95,7 +99,7 @@ class Walk:
             value: Anything.
             depth: Containers around it.
         """
-        cls = type(value)
+        cls: type = type(value)
         if cls is str:
             return self._string(value)
         if cls is dict:
@@ -126,13 +130,13 @@ class Walk:
             self.exact = False
         return shown
 
-    def _mapping(self, source: dict[Any, Any], depth: int) -> Any:
+    def _mapping(self, source: dict[Any, Any], depth: int, *, bounded: bool = False) -> Any:
         identity = id(source)
         ancestors = self._ancestors
         if identity in ancestors:
             return REDACTED
         # Also a snapshot: another thread may change the dict meanwhile.
-        copy = source.copy() if len(source) <= MAX_WIDTH else _bounded(source)
+        copy = source.copy() if len(source) <= MAX_WIDTH or bounded else _bounded(source)
         self._nodes += len(copy)
         if depth >= MAX_DEPTH or self._nodes > MAX_NODES:
             return OMITTED
@@ -144,7 +148,7 @@ class Walk:
             copy = self._judged(copy, odd, depth)
         short, collect = self._short, self._collect
         for key, value in copy.items():
-            cls = type(value)
+            cls: type = type(value)
             if cls is str and len(value) <= short:
                 collect(value)
             elif cls is not int or not -_SMALL < value < _SMALL:
@@ -175,12 +179,14 @@ class Walk:
             judged[key] = self._blank(value, depth) if secret else value
         return judged
 
-    def _sequence(self, source: list[Any] | tuple[Any, ...], depth: int) -> Any:
+    def _sequence(
+        self, source: list[Any] | tuple[Any, ...], depth: int, *, bounded: bool = False
+    ) -> Any:
         identity = id(source)
         ancestors = self._ancestors
         if identity in ancestors:
             return REDACTED
-        copy = list(source) if len(source) <= MAX_WIDTH else _head(source)
+        copy = list(source) if len(source) <= MAX_WIDTH or bounded else _head(source)
         self._nodes += len(copy)
         if depth >= MAX_DEPTH or self._nodes > MAX_NODES:
             return OMITTED
@@ -204,7 +210,9 @@ class Walk:
             if scrubber.uncut(head) is REDACTED:
                 return REDACTED
         reduced: Any = plain(value, limit_bytes=scrubber.limit_bytes)
-        kind = type(reduced)
+        kind: type = type(reduced)
+        if kind is Repr:
+            return scrubber.within(str.__str__(reduced), _MAX_REPR_BYTES)
         if kind not in (dict, list, Unordered):
             return self.value(reduced, depth)
         ancestors = self._ancestors
@@ -212,21 +220,25 @@ class Walk:
         if identity in ancestors:
             return REDACTED
         ancestors.add(identity)
-        copy = self.value(list(reduced) if kind is Unordered else reduced, depth)
-        if kind is Unordered and type(copy) is list:
+        copy: Any
+        if kind is dict:
+            copy = self._mapping(reduced, depth, bounded=True)
+        else:
+            copy = self._sequence(reduced, depth, bounded=True)
+        if kind is Unordered and copy != OMITTED:
             copy.sort(key=render_text)
         ancestors.discard(identity)
         return copy
 
     def _blank(self, value: Any, depth: int) -> Any:
         """A value under a secret key: the shape of dicts and lists, every leaf redacted."""
-        cls = type(value)
+        cls: type = type(value)
         if cls is not dict and cls is not list and cls is not tuple:
             return REDACTED
         identity = id(value)
         if identity in self._ancestors:
             return REDACTED
-        members = _bounded(value) if cls is dict else _head(value)
+        members: Any = _bounded(value) if cls is dict else _head(value)
         self._nodes += len(members)
         if depth >= MAX_DEPTH or self._nodes > MAX_NODES:
             return OMITTED
@@ -248,13 +260,13 @@ class Walk:
 
     def _key_text(self, key: Any) -> str:
         """A key that is no exact `str`, as text."""
-        cls = type(key)
+        cls: type = type(key)
         if key is None or cls is bool:
             return str(key)
         reduced: Any = key if cls is int or cls is float else plain(key, limit_bytes=1_024)
-        kind = type(reduced)
-        if kind is str:
-            return str(reduced)
+        kind: type = type(reduced)
+        if kind is str or kind is Repr:
+            return str.__str__(reduced)
         if kind is int or kind is float:
             return str(number(reduced))
         copy = self.value(reduced)  # tuples and the like: redacted first, then as text
@@ -291,12 +303,12 @@ def replace_strings(copy: Any, changes: dict[str, str]) -> Any:  # noqa: C901 - 
         copy: What `Walk.value` returned.
         changes: String to what takes its place.
     """
-    cls = type(copy)
+    cls: type = type(copy)
     if cls is str:
         return changes.get(copy, copy)
     if cls is dict:
         for key, value in copy.items():
-            kind = type(value)
+            kind: type = type(value)
             if kind is str:
                 if value in changes:
                     copy[key] = changes[value]
@@ -304,7 +316,7 @@ def replace_strings(copy: Any, changes: dict[str, str]) -> Any:  # noqa: C901 - 
                 replace_strings(value, changes)
     elif cls is list:
         for at, value in enumerate(copy):
-            kind = type(value)
+            kind: type = type(value)
             if kind is str:
                 if value in changes:
                     copy[at] = changes[value]

@@ -77,8 +77,15 @@ class BlockingPool(Executor):
             if job is not None:
                 job[0].cancel()
 
+    def _next(self) -> _Job | None:
+        try:
+            return self._jobs.get_nowait()
+        except Empty:
+            self._idle.release()
+            return self._jobs.get()
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             future, call = job
             if future.set_running_or_notify_cancel():
                 try:
@@ -89,4 +96,3 @@ class BlockingPool(Executor):
                     future.set_result(result)
                     del result
             del job, future, call  # an idle thread must keep nothing of the host's alive
-            self._idle.release()

@@ -44,17 +44,16 @@ class LoopWatch:
 
     def __init__(self) -> None:
         self.longest = 0.0
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> LoopWatch:
-        self._task = asyncio.get_running_loop().create_task(self._tick())
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.get_running_loop().create_task(self._tick())
         await asyncio.sleep(0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        await asyncio.sleep(0.004)
-        self._task.cancel()
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.004)
+            task.cancel()
 
     async def _tick(self) -> None:
         last = time.perf_counter()
@@ -68,9 +67,7 @@ class LoopWatch:
 def make_container() -> AgentContainer:
     container = AgentContainer()
     if CALLS is not None:
-        engine = RecordingEngine(
-            Path(CALLS), behaviour=os.environ.get("TEST_APP_COMMAND", "ok")
-        )
+        engine = RecordingEngine(Path(CALLS), behaviour=os.environ.get("TEST_APP_COMMAND", "ok"))
         container.engines.override(providers.Object((engine,)))
     return container
 
@@ -79,13 +76,15 @@ def make_container() -> AgentContainer:
 async def measured(app: FastAPI) -> AsyncIterator[None]:
     """The agent's lifespan, with its entry and its exit timed."""
     agent = z4j_lifespan(container=make_container())(app)
-    async with LoopWatch() as watch:
+    watch = LoopWatch()
+    async with watch.running():
         begun = time.perf_counter()
         await agent.__aenter__()
         entered = time.perf_counter() - begun
     say(event="started", enter=entered, gap=watch.longest)
     yield
-    async with LoopWatch() as watch:
+    watch = LoopWatch()
+    async with watch.running():
         begun = time.perf_counter()
         await agent.__aexit__(None, None, None)
         left = time.perf_counter() - begun
@@ -110,7 +109,9 @@ def record(prefix: str, count: int) -> None:
     runtime: Any = get_runtime()
     for number in range(count):
         runtime.record(
-            events.task_received("arq", f"{prefix}-{number}", "shop.charge", args=[number], queue="q")
+            events.task_received(
+                "arq", f"{prefix}-{number}", "shop.charge", args=[number], queue="q"
+            )
         )
 
 

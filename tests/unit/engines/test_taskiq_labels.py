@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from z4j_fastapi.engines.taskiq.labels import (
-    attempt_of,
     carrier_of,
     count,
     priority_of,
     put_carrier,
     queue_label,
+    requeues_of,
     wants_retry,
 )
 
@@ -23,19 +23,11 @@ def test_put_carrier_when_another_tasks_labels_were_copied_then_nothing_of_it_is
 
 
 @pytest.mark.parametrize(
-    ("labels", "attempt"),
-    [
-        ({}, 1),
-        ({"_retries": 2}, 3),
-        ({"_retries": "2"}, 3),
-        ({"_retries": "2", "X-Taskiq-requeue": "1"}, 4),
-        ({"_retries": "many"}, 1),
-        ({"_retries": None}, 1),
-        ({"_retries": -4}, 1),
-    ],
+    ("value", "number"), [(2, 2), ("2", 2), ("many", 0), (None, 0), (-4, 0), (1.0, 1)]
 )
-def test_attempt_of_when_labels_are_of_any_kind_then_counted_from_one(labels, attempt):
-    assert attempt_of(labels) == attempt
+def test_count_when_the_label_is_of_any_kind_then_a_number(value, number):
+    assert count({"_retries": value}, "_retries") == number
+    assert requeues_of({"X-Taskiq-requeue": value}) == number
 
 
 def test_count_when_the_label_is_a_list_then_zero():

@@ -57,7 +57,7 @@ async def interrupt(run: Run, *, timeout_seconds: float) -> Interruption:
         timeout_seconds: How long to wait for the end before `REQUESTED` is the answer.
     Spec: engines.md 5.4.
     """
-    if not run.is_async or run.task is None:
+    if not run.is_interruptible or run.task is None:
         return Interruption.SYNCHRONOUS
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + min(_ENTRY_SECONDS, timeout_seconds)

@@ -47,11 +47,6 @@ def requeues_of(labels: Mapping[str, Any]) -> int:
     return count(labels, "X-Taskiq-requeue")
 
 
-def attempt_of(labels: Mapping[str, Any]) -> int:
-    """The attempt, 1-based."""
-    return count(labels, "_retries") + requeues_of(labels) + 1
-
-
 def queue_label(labels: Mapping[str, Any]) -> str | None:
     """The queue that the message names itself, if it does."""
     queue = labels.get("queue_name")

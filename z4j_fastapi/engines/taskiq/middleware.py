@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from taskiq.exceptions import NoResultError
 
 from z4j_fastapi import correlation
 from z4j_fastapi.engines.taskiq.labels import (
-    attempt_of,
     carrier_of,
     count,
     put_carrier,
@@ -155,7 +154,8 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
             if outlet is not None:
                 with outlet.guard("taskiq.post_execute"):
                     # No run: the adapter was attached in the middle of it.
-                    self._after_execute(run or self._run_of(message), message, result, outlet)
+                    late = run or self._run_of(message, carrier_of(message.labels))
+                    self._after_execute(late, message, result, outlet)
         finally:
             if run is not None:
                 self._leave(run)
@@ -163,10 +163,11 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
     def _before_execute(self, message: TaskiqMessage, outlet: Outlet) -> None:
         self.presence.see_execution()
         now = outlet.clock.now()
-        run = self._run_of(message)
+        carrier = carrier_of(message.labels)
+        run = self._run_of(message, carrier)
         run.loop = asyncio.get_running_loop()
         run.task = asyncio.current_task()
-        here = correlation.from_carrier(carrier_of(message.labels), task_id=run.task_id)
+        here = correlation.from_carrier(carrier, task_id=run.task_id)
         run.run_token = current_run.set(run)
         run.correlation_token = correlation.attach(here)
         self.running[run.task_id] = run
@@ -265,15 +266,16 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
         name = getattr(self.broker, "queue_name", None)
         return name if isinstance(name, str) and name else None
 
-    def _run_of(self, message: TaskiqMessage) -> Run:
+    def _run_of(self, message: TaskiqMessage, carrier: Mapping[str, object]) -> Run:
         task = self.broker.find_task(message.task_name)
         function = task.original_func if task is not None else None
         meta = meta_of(function) if function is not None else None
-        attempt = attempt_of(message.labels)
+        requeues = requeues_of(message.labels)
+        attempt = count(message.labels, "_retries") + requeues + 1
         fields = fields_of(
             message,
             queue=queue_label(message.labels) or self.default_queue(),
-            carrier=carrier_of(message.labels),
+            carrier=carrier,
             meta=meta,
             middlewares=self.broker.middlewares,
         )
@@ -283,10 +285,10 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
             message=message,
             fields=fields,
             attempt=attempt,
-            requeues=requeues_of(message.labels),
+            requeues=requeues,
             meta=meta,
-            is_async=inspect.iscoroutinefunction(function)
-            and not getattr(self.broker, "await_inplace", False),
+            function=function,
+            in_place=getattr(self.broker, "await_inplace", False),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import inspect
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class Run:
         started_at_monotonic: Our own clock; taskiq's `execution_time` has two decimals.
         meta: The task's `z4j_meta`, if it has one.
         loop, task: Where the receiver runs this message.
-        is_async: Whether the body can be interrupted at an await.
+        function: The body.
+        in_place: It runs inside the caller's own coroutine.
     """
 
     message: TaskiqMessage
@@ -50,7 +52,8 @@ class Run:
     meta: TaskMeta | None = None
     loop: asyncio.AbstractEventLoop | None = None
     task: asyncio.Task[object] | None = None
-    is_async: bool = False
+    function: Callable[..., object] | None = None
+    in_place: bool = False
     exception: BaseException | None = None
     ended_at_monotonic: float | None = None
     was_resent: bool = False
@@ -65,6 +68,11 @@ class Run:
     def task_id(self) -> str:
         """Id of the task."""
         return self.message.task_id
+
+    @property
+    def is_interruptible(self) -> bool:
+        """Whether the body is a coroutine in an asyncio task of the receiver's own."""
+        return inspect.iscoroutinefunction(self.function) and not self.in_place
 
     @property
     def task_name(self) -> str:
