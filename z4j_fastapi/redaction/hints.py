@@ -45,7 +45,7 @@ def _hidden(name: str | None, meta: TaskMeta) -> bool:
 
 
 def _positional(args: object, meta: TaskMeta) -> object:
-    if not isinstance(args, (list, tuple)):
+    if not issubclass(type(args), (list, tuple)):
         return REDACTED  # nothing to judge by name
     given = cast("list[Any] | tuple[Any, ...]", args)
     names = meta.parameters
@@ -58,7 +58,7 @@ def _positional(args: object, meta: TaskMeta) -> object:
 
 
 def _keywords(kwargs: object, meta: TaskMeta) -> object:
-    if not isinstance(kwargs, dict):
+    if not issubclass(type(kwargs), dict):
         return REDACTED
     given = cast("dict[Any, Any]", kwargs)
     return {

@@ -10,6 +10,10 @@ Fields are read past `__getattribute__` and `__getattr__`. Called are only: `__i
 Spec: redaction.md section 6.
 """
 
+# Values of any type are this module's business, so their types are unknown here.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnnecessaryCast=false
+
 from __future__ import annotations
 
 import enum
@@ -194,7 +198,7 @@ def _fields(value: Any, mro: tuple[type, ...]) -> dict[Any, Any] | None:
             found[name] = member if visible else REDACTED
     extra = _read(value, "__pydantic_extra__")
     if type(extra) is dict:
-        found.update(islice(dict.items(cast("dict[Any, Any]", extra)), MAX_WIDTH))
+        found.update(islice(dict.items(extra), MAX_WIDTH))
     return found
 
 
@@ -225,7 +229,7 @@ def _asdict_fields(value: Any) -> dict[Any, Any] | None:
     attributes = _read(value, "__dict__")
     if type(attributes) is not dict:
         return None
-    return dict(islice(dict.items(cast("dict[Any, Any]", attributes)), MAX_WIDTH))
+    return dict(islice(dict.items(attributes), MAX_WIDTH))
 
 
 def _enum_value(value: Any, cls: type) -> object:
@@ -249,9 +253,13 @@ def _bytes_text(value: Any, limit_bytes: int) -> str:
     total = view.nbytes
     head = view.tobytes() if total <= limit_bytes else view.cast("B")[:limit_bytes].tobytes()
     text = repr(head)
-    if total > len(head):
-        text += f"[...{total - len(head)} more bytes truncated of {total}]"
-    return text
+    if len(text) <= limit_bytes and len(head) == total:
+        return text
+    room = limit_bytes - len(f"[...{total} more bytes truncated of {total}]")
+    while head and len(text) > room:  # escapes are of unequal length
+        head = head[: min(len(head) - 1, len(head) * room // len(text))]
+        text = repr(head)
+    return f"{text}[...{total - len(head)} more bytes truncated of {total}]"
 
 
 def _mapping(value: Any) -> dict[Any, Any]:

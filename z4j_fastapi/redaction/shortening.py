@@ -6,6 +6,10 @@ marker, the largest first; at last only the names that lead to the row are kept.
 Spec: redaction.md section 5.
 """
 
+# Values of any type are this module's business, so their types are unknown here.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnnecessaryCast=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -66,7 +70,7 @@ def shorten(
 
 def _collect(container: Any, strings: list[tuple[int, Any, Any]]) -> None:
     """All strings over the minimum: (bytes, container, key or index)."""
-    members = container.items() if type(container) is dict else enumerate(container)
+    members: Any = container.items() if type(container) is dict else enumerate(container)
     for key, value in members:
         kind = type(value)
         if kind is str:

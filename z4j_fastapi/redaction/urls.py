@@ -76,6 +76,8 @@ def mask_url(url: str) -> str:
     query = f"?{parts.query}" if parts.query else ""
     fragment = f"#{parts.fragment}" if parts.fragment else ""
     rest = mask_urls(_mask_parameters(f"{parts.path}{query}{fragment}"))
+    if not at and has_url_password(f"{parts.scheme}://{parts.netloc}{parts.path}"):
+        return UNPARSABLE_URL  # the password begins with a number and a slash
     return (
         f"{parts.scheme}://{authority}{rest}"
         if parts.netloc or rest.startswith("/")

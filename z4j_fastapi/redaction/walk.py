@@ -6,6 +6,10 @@ collected; one look at all of them together follows (`scrub.py`).
 Spec: redaction.md sections 2 and 5.
 """
 
+# Values of any type are this module's business, so their types are unknown here.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnnecessaryCast=false
+
 from __future__ import annotations
 
 from itertools import islice
@@ -99,20 +103,20 @@ class Walk:
             value: Anything.
             depth: Containers around it.
         """
-        cls: type = type(value)
-        if cls is str:
-            return self._string(value)
+        cls = type(value)
         if cls is dict:
             return self._mapping(value, depth)
         if cls is list or cls is tuple:
             return self._sequence(value, depth)
         if value is None or cls is bool:
             return value
+        if cls is float:
+            exact = MIN_FLOAT <= value < FLOAT_END or value == 0 or -FLOAT_END < value <= -MIN_FLOAT
+            return value if exact else self._number(value)
         if cls is int:
             return value if MIN_INT <= value <= MAX_INT else self._number(value)
-        if cls is float:
-            exact = value == 0 or MIN_FLOAT <= abs(value) < FLOAT_END
-            return value if exact else self._number(value)
+        if cls is str:
+            return self._string(value)
         return self._other(value, depth)
 
     def _string(self, text: str) -> str:
@@ -148,7 +152,7 @@ class Walk:
             copy = self._judged(copy, odd, depth)
         short, collect = self._short, self._collect
         for key, value in copy.items():
-            cls: type = type(value)
+            cls = type(value)
             if cls is str and len(value) <= short:
                 collect(value)
             elif cls is not int or not -_SMALL < value < _SMALL:
@@ -194,9 +198,10 @@ class Walk:
         depth += 1
         short, collect = self._short, self._collect
         for at, value in enumerate(copy):
-            if type(value) is str and len(value) <= short:
+            cls = type(value)
+            if cls is str and len(value) <= short:
                 collect(value)
-            else:
+            elif cls is not int or not -_SMALL < value < _SMALL:
                 copy[at] = self.value(value, depth)
         ancestors.discard(identity)
         return copy
@@ -210,7 +215,7 @@ class Walk:
             if scrubber.uncut(head) is REDACTED:
                 return REDACTED
         reduced: Any = plain(value, limit_bytes=scrubber.limit_bytes)
-        kind: type = type(reduced)
+        kind = type(reduced)
         if kind is Repr:
             return scrubber.within(str.__str__(reduced), _MAX_REPR_BYTES)
         if kind not in (dict, list, Unordered):
@@ -232,7 +237,7 @@ class Walk:
 
     def _blank(self, value: Any, depth: int) -> Any:
         """A value under a secret key: the shape of dicts and lists, every leaf redacted."""
-        cls: type = type(value)
+        cls = type(value)
         if cls is not dict and cls is not list and cls is not tuple:
             return REDACTED
         identity = id(value)
@@ -260,11 +265,11 @@ class Walk:
 
     def _key_text(self, key: Any) -> str:
         """A key that is no exact `str`, as text."""
-        cls: type = type(key)
+        cls = type(key)
         if key is None or cls is bool:
             return str(key)
         reduced: Any = key if cls is int or cls is float else plain(key, limit_bytes=1_024)
-        kind: type = type(reduced)
+        kind = type(reduced)
         if kind is str or kind is Repr:
             return str.__str__(reduced)
         if kind is int or kind is float:
@@ -303,12 +308,12 @@ def replace_strings(copy: Any, changes: dict[str, str]) -> Any:  # noqa: C901 - 
         copy: What `Walk.value` returned.
         changes: String to what takes its place.
     """
-    cls: type = type(copy)
+    cls = type(copy)
     if cls is str:
         return changes.get(copy, copy)
     if cls is dict:
         for key, value in copy.items():
-            kind: type = type(value)
+            kind = type(value)
             if kind is str:
                 if value in changes:
                     copy[key] = changes[value]
@@ -316,7 +321,7 @@ def replace_strings(copy: Any, changes: dict[str, str]) -> Any:  # noqa: C901 - 
                 replace_strings(value, changes)
     elif cls is list:
         for at, value in enumerate(copy):
-            kind: type = type(value)
+            kind = type(value)
             if kind is str:
                 if value in changes:
                     copy[at] = changes[value]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from z4j_fastapi.counters import LossCounters, LossReason
@@ -115,11 +115,26 @@ class Deliveries:
                 withheld.add(delivery.source)
                 self._suspect(delivery, sources.get(delivery.source), proof=False)
         self._settle(delivery, sources, withheld)
-        for name in withheld:
-            if (source := sources.get(name)) is not None:
-                self._positions.resend_events(source)
+        if withheld:
+            self._send_again(withheld, sources)
         self._release_drained(sources)
         return delivery
+
+    def in_flight(self, source: Source) -> int:
+        """Events of a source that are on the wire."""
+        return sum(
+            delivery.count for delivery in self._pending if delivery.source == source.name
+        )
+
+    def give_up(self, source: Source, number: int) -> None:
+        """Drop an event that the brain will never have, with nothing of its source before it."""
+        source.events.acknowledge(number)
+        self._poison.acknowledged(source.name, number)
+        self._suspected_since.pop(source.name, None)
+        self._counters.add(LossReason.CONTENT_REJECTED)
+        self._logger.error(
+            "event_dropped", reason=LossReason.CONTENT_REJECTED.value, record=number
+        )
 
     def session_ended(self, error: TransportError) -> None:
         """Suspect the oldest batch when the brain choked on what we sent, or fell silent."""
@@ -129,6 +144,17 @@ class Deliveries:
             sources = {source.name: source for source in self._outbox.sources()}
             self._suspect(head, sources.get(head.source), proof=proof)
         self._pending.clear()
+
+    def _send_again(self, withheld: set[str], sources: dict[str, Source]) -> None:
+        for name in withheld:
+            if (source := sources.get(name)) is not None:
+                self._positions.resend_events(source)
+        # What is still on the wire behind a withheld batch must not cover it when it is
+        # acknowledged, since that is cumulative: it is sent again as well.
+        self._pending = deque(
+            replace(later, source="", count=0) if later.source in withheld else later
+            for later in self._pending
+        )
 
     def _settle(self, delivery: Delivery, sources: dict[str, Source], withheld: set[str]) -> None:
         source = sources.get(delivery.source)
@@ -156,13 +182,7 @@ class Deliveries:
             return
         if not proof and now - since < _SILENCE_SECONDS:
             return
-        source.events.acknowledge(delivery.last)
-        self._poison.acknowledged(delivery.source, delivery.last)
-        self._suspected_since.pop(delivery.source, None)
-        self._counters.add(LossReason.CONTENT_REJECTED)
-        self._logger.error(
-            "event_dropped", reason=LossReason.CONTENT_REJECTED.value, record=delivery.first
-        )
+        self.give_up(source, delivery.last)
 
     def _release_drained(self, sources: dict[str, Source]) -> None:
         for source in sources.values():

@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from z4j_fastapi.counters import LossCounters, LossReason
-from z4j_fastapi.errors import OutboxError
 from z4j_fastapi.outbox.base import Outbox, RecordKind
 from z4j_fastapi.protocol.canonical import canonical_bytes
 
@@ -65,7 +64,8 @@ class Recorder:
         """
         with self._guard("record"):
             if self._pid != os.getpid():
-                self.on_fork()
+                with self._guard("record.fork"):
+                    self.on_fork()
             if not self.running:
                 self._counters.add(LossReason.NOT_RUNNING)
                 return
@@ -73,10 +73,12 @@ class Recorder:
             if meta is not None and not meta.should_record(event.task_id, event.kind):
                 return
             try:
-                self._outbox.append(RecordKind.EVENT, self.render(event))
-            except OutboxError:
+                stored = self._outbox.append(RecordKind.EVENT, self.render(event))
+            except Exception:  # whatever it was, the event is lost: count it, then the guard logs it
                 self._counters.add(LossReason.INVALID)
                 raise
+            if not stored:
+                return  # the outbox counted it
             self.recorded += 1
             if self.parked:
                 self.parked = False  # one wake-up is enough, however many events follow
@@ -118,8 +120,8 @@ class Recorder:
         if len(shown) > _MAX_TASK_ID:
             shown = f"id-{sha256(task_id.encode('utf-8', 'replace')).hexdigest()[:32]}"
         if shown != task_id:
+            self._original_ids.pop(shown, None)  # to the end: many threads, so in two atomic steps
             self._original_ids[shown] = task_id
-            self._original_ids.move_to_end(shown)
             if len(self._original_ids) > _REMEMBERED_IDS:
                 self._original_ids.popitem(last=False)
         return canonical_bytes(shown)

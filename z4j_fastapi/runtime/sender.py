@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: After a batch the next one waits this long to fill, unless it is full already.
 LINGER_SECONDS = 0.02
+#: After the disk could not be read.
+_REREAD_SECONDS = 0.5
 _RESULTS_A_TURN = 100
 
 
@@ -96,8 +98,10 @@ class Sender:
         self._flow = FlowController()
         self._waiters: list[_Waiter] = []
         self._fence_due = False
+        self._hold_until = float("-inf")
         self._last_batch_at = float("-inf")
         self._last_progress_at = 0.0
+        self._service_seconds = 0.0
         self.totals = SenderTotals()
 
     def wake(self) -> None:
@@ -110,10 +114,16 @@ class Sender:
         return self._last_progress_at
 
     def expected_seconds(self) -> float:
-        """How long the brain should need for the oldest frame in flight, by its measured pace."""
+        """How long the brain should need for the oldest frame in flight, by what it needed before.
+
+        By its pace for so many events, and not less than it lately took for any frame: a brain
+        that many connections keep busy takes its time for a single event, too.
+        """
         oldest = self._deliveries.oldest
+        if oldest is None:
+            return 0.0
         pace = self._flow.events_per_second(self._clock.monotonic())
-        return oldest.count / pace if oldest is not None and pace else 0.0
+        return max(oldest.count / pace if pace else 0.0, self._service_seconds)
 
     async def run(self, link: SessionLink, *, max_frame_size_bytes: int) -> None:
         """Send until the session ends. Everything unacknowledged is sent again.
@@ -129,6 +139,7 @@ class Sender:
         self._flow = FlowController(max_frame_size_bytes=max_frame_size_bytes)
         self._fence_due = True  # the first acknowledgement proves that our signature is accepted
         self._last_progress_at = self._clock.monotonic()
+        self._service_seconds = 0.0
         self._last_batch_at = float("-inf")
         try:
             while True:
@@ -182,6 +193,7 @@ class Sender:
 
     async def _send_events(self, link: SessionLink) -> bool:
         now = self._clock.monotonic()
+        self._hold_until = float("-inf")
         limits = self._flow.next_batch_limits(now)
         if limits is None:
             return False
@@ -198,9 +210,22 @@ class Sender:
             max_events = min(max_events, suspect)
         records = source.events.read(position.events, max_records=max_events, max_bytes=max_bytes)
         if not records:
+            if source.events.pending > self._deliveries.in_flight(source):
+                self._hold_until = now + _REREAD_SECONDS  # the disk cannot be read just now
+                return False
             position.events = source.events.last  # only evicted or corrupt ones were there
             return True
-        await self._send_batch(link, source, records)
+        try:
+            await self._send_batch(link, source, records)
+        except LocalProtocolError as error:
+            if len(records) > 1 or "size_bytes" not in error.details:
+                raise
+            # An event that is larger alone than what this brain takes.
+            if self._deliveries.in_flight(source):
+                self._hold_until = float("inf")  # acknowledging is cumulative: first what is before
+                return False
+            self._deliveries.give_up(source, records[0].number)
+            self._fence_due = True  # its acknowledgement tells whoever waits
         position.events = records[-1].number
         return True
 
@@ -245,6 +270,9 @@ class Sender:
         delivery = self._deliveries.acknowledged(frame_id)
         if settled is None or delivery is None:
             return
+        # Measured from when the brain could begin with it; the slowest of late, fading.
+        took = min(settled.latency_seconds, now - self._last_progress_at)
+        self._service_seconds = max(took, self._service_seconds / 2)
         self._last_progress_at = now
         self.totals.last_acknowledged_at = self._clock.now()
         if delivery.count:
@@ -266,7 +294,8 @@ class Sender:
         positions = self._positions
         if positions.events_unsent or positions.results_unsent:
             if self._flow.next_batch_limits(now) is not None:
-                deadline = self._last_batch_at + LINGER_SECONDS
+                look_again_at = max(self._last_batch_at + LINGER_SECONDS, self._hold_until)
+                deadline = look_again_at if deadline is None else min(deadline, look_again_at)
         else:
             self._park(True)
             if positions.events_unsent or positions.results_unsent:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 import stat
+from contextlib import contextmanager
 from zlib import crc32
 
 import pytest
@@ -57,14 +58,21 @@ def read_all(path, *, size=None, after=0, max_records=10_000, max_bytes=1 << 30)
 
 @pytest.fixture
 def file_size_limit():
-    """RLIMIT_FSIZE for the length of a block: the kernel then writes short, and refuses."""
+    """RLIMIT_FSIZE for the length of a `with`: the kernel then writes short, and refuses.
+
+    Never longer: pytest's own output may go to a file that is larger than the limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
+    @contextmanager
     def limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return limit
 
 
 def test_segment_name_round_trips_and_others_are_none():
@@ -89,12 +97,10 @@ def test_append_truncates_whatever_had_the_name(path):
 def test_append_cut_short_by_the_kernel_leaves_no_trace(path, file_size_limit):
     segment = new(path)
     segment.append(record(1, b"a" * 100), 1)
-    file_size_limit(segment.size + 50)
-    with pytest.raises(OSError, match="large"):
+    with file_size_limit(segment.size + 50), pytest.raises(OSError, match="large"):
         segment.append(record(2, b"b" * 100), 2)
     assert (segment.last, segment.torn) == (1, False)
     assert path.stat().st_size == segment.size
-    file_size_limit(resource.RLIM_INFINITY)
     segment.append(record(2, b"c" * 100), 2)
     assert [r.payload[:1] for r in read_all(path).records] == [b"a", b"c"]
     segment.retire()
@@ -116,8 +122,7 @@ def test_append_that_can_neither_finish_nor_take_back_is_torn(path, monkeypatch,
         raise OSError(5, "refused")
 
     monkeypatch.setattr(os, "ftruncate", refuse)
-    file_size_limit(segment.size + 5)
-    with pytest.raises(OSError):
+    with file_size_limit(segment.size + 5), pytest.raises(OSError):
         segment.append(record(2, b"b"), 2)
     assert segment.torn
     assert [r.number for r in read_all(path, size=segment.size).records] == [1]
