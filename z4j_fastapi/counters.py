@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import threading
+from uuid import uuid4
 
 
 class LossReason(str, enum.Enum):
@@ -21,11 +22,15 @@ class LossReason(str, enum.Enum):
 
 
 class LossCounters:
-    """Thread-safe counters by `LossReason`."""
+    """Thread-safe counters by `LossReason`.
 
-    __slots__ = ("_counts", "_lock")
+    `epoch` names this run of counting, as the brain needs it to add up cumulative figures.
+    """
+
+    __slots__ = ("_counts", "_lock", "epoch")
 
     def __init__(self) -> None:
+        self.epoch = uuid4().hex
         self._lock = threading.Lock()
         self._counts: dict[LossReason, int] = dict.fromkeys(LossReason, 0)
 
@@ -45,5 +50,6 @@ class LossCounters:
 
     def reinit_after_fork(self) -> None:
         """Start over in a forked child: the parent reports its own losses."""
+        self.epoch = uuid4().hex
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(LossReason, 0)

@@ -66,7 +66,9 @@ class FastAPIFrameworkAdapter:
         here = correlation.current()
         if here is None:
             return None
-        trace_id = here.traceparent.split("-")[1] if here.traceparent else None
+        # A task's carrier may be damaged: whatever has no second part has no trace id.
+        _, _, rest = (here.traceparent or "").partition("-")
+        trace_id = rest.partition("-")[0]
         return RequestContext(
             user_id=here.user_id,
             tenant_id=here.tenant_id,

@@ -88,6 +88,20 @@ def test_sigterm_when_the_brain_is_so_ends_within_the_deadline_and_loses_nothing
         fast_brain.wait_for(lambda: len(fast_brain.task_ids()) == pending, "what was left")
 
 
+def test_sigterm_when_the_brain_is_slow_waits_for_what_it_has_been_taking(
+    fast_brain, processes, tmp_path
+):
+    """A brain that is busy with others is not a dead one, also when it never saw an event of ours."""
+    fast_brain.seconds_a_batch = 0.4
+    app = WebApp(processes, fast_brain.environ(tmp_path / "state")).wait_started()
+    app.wait_online()
+    app.post("/record", prefix="late", count=3)
+    assert app.terminate() in GOOD_EXITS
+    report(app, "slow brain up, 3 pending")
+    assert len(fast_brain.task_ids()) == 3
+    assert outbox_directories(tmp_path / "state") == []
+
+
 @pytest.mark.brain
 def test_sigterm_when_the_real_brain_is_up_delivers_what_is_pending(
     brain_project, processes, tmp_path

@@ -139,13 +139,28 @@ def test_worker_when_told_to_stop_then_the_last_outcome_arrives_and_it_ends_in_t
 ) -> None:
     worker = start_worker("-w", "1")
     brain_project.wait_online(agent.agent_id)
-    task_id = send(valkey.url, "slow", 1.0)
+    task_id = send(valkey.url, "slow", 2.5)
     brain_project.wait_task("taskiq", task_id, state="started")
 
     worker.send_signal(signal.SIGTERM)
 
     wait_until(lambda: not worker.running, timeout_seconds=15, what="the worker's end")
     brain_project.wait_task("taskiq", task_id, state="success", timeout_seconds=10)
+
+
+def test_worker_when_it_does_not_wait_for_a_running_task_then_the_row_is_closed(
+    brain_project: BrainProject, agent: Any, valkey: ValkeyDatabase, start_worker: Any
+) -> None:
+    worker = start_worker("-w", "1", "--wait-tasks-timeout", "0.2")
+    brain_project.wait_online(agent.agent_id)
+    task_id = send(valkey.url, "slow", 60.0)
+    brain_project.wait_task("taskiq", task_id, state="started")
+
+    worker.send_signal(signal.SIGTERM)
+
+    wait_until(lambda: not worker.running, timeout_seconds=15, what="the worker's end")
+    row = brain_project.wait_task("taskiq", task_id, state="failure", timeout_seconds=10)
+    assert row["exception"].startswith("WorkerStopped: ")
 
 
 def test_worker_when_the_agent_is_disabled_then_it_works_without_one(

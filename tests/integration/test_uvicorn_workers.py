@@ -38,13 +38,13 @@ def test_four_workers_when_they_run_are_four_processes_of_one_agent_and_leave_to
         recorded[pid] = recorded.get(pid, 0) + 1
         number += 1
     assert len(recorded) >= 2  # the kernel need not be fair
+    brain_project.wait_for(lambda project: project.count_tasks() == number, what="all rows")
 
     assert app.terminate(timeout_seconds=20) in GOOD_EXITS
     stopped = app.lines("stopped")
     print(f"\n4 workers: exit {[round(line['exit'] * 1e3) for line in stopped]} ms")
     assert len(stopped) == 4
     assert max(line["exit"] for line in stopped) < 5.0
-    assert brain_project.count_tasks() == number
     assert outbox_directories(tmp_path / "state") == []
     nobody_is_online(brain_project, agent)
 

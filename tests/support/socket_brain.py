@@ -52,6 +52,7 @@ class SocketBrain:
         self.deliveries: Counter[str] = Counter()  # by event id; above 1: sent again
         self.violations: list[str] = []
         self.acknowledge = True
+        self.seconds_a_batch = 0.0
         self._changed = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -201,6 +202,7 @@ class SocketBrain:
                     self.deliveries[event["id"]] += 1
             self._changed.notify_all()
         if frame["type"] == "event_batch" and self.acknowledge:
+            await asyncio.sleep(self.seconds_a_batch)
             count = len(frame["payload"]["events"])
             await session.websocket.send(session.side.ack_batch(frame["id"], count, _now()))
 

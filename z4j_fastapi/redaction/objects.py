@@ -41,8 +41,8 @@ from z4j_fastapi.redaction.bounds import MAX_WIDTH, OMITTED, REDACTED, more_item
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]{4,}|\b0x[0-9A-Fa-f]{8,}")
 _MAX_NAME_CHARS = 100
-#: CPython refuses to write, and the brain to read, longer decimal integers.
-_MAX_INT_BITS = 14_280
+#: CPython refuses to write, and the brain to read, decimal integers of more than 4,300 digits.
+_INT_END = 10**4_300
 _MISSING = object()
 
 _name_of_type = type.__dict__["__name__"].__get__
@@ -101,14 +101,13 @@ def number(value: float) -> object:
             return "Infinity" if value > 0 else "-Infinity"
         return value
     integer = cast("int", value)
-    bits = integer.bit_length()
-    if bits <= _MAX_INT_BITS:
+    if -_INT_END < integer < _INT_END:
         try:
             _ = int.__repr__(integer)
             return integer
         except ValueError:  # the host lowered sys.set_int_max_str_digits
             pass
-    return f"<int of {bits} bits>"
+    return f"<int of {integer.bit_length()} bits>"
 
 
 def _reduced(value: Any, cls: type, limit_bytes: int) -> object:

@@ -63,12 +63,14 @@ def mask_url(url: str) -> str:
         url: A connection URL; what does not parse as one becomes a fixed placeholder.
     Spec: redaction.md section 7.
     """
+    if not isinstance(url, str) or "://" not in url:  # pyright: ignore[reportUnnecessaryIsInstance] - never raises
+        return UNPARSABLE_URL
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where a password with a slash cut the authority short
-    except (ValueError, TypeError, AttributeError):
+    except ValueError:
         return UNPARSABLE_URL
-    if not parts.scheme or "://" not in url:
+    if not parts.scheme:
         return UNPARSABLE_URL
     userinfo, at, host = parts.netloc.rpartition("@")
     user, colon, _ = userinfo.partition(":")

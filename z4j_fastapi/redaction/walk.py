@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _SMALL = 1_000_000_000
 #: Bytes kept of what an unknown object says of itself.
 _MAX_REPR_BYTES = 1_024
+#: The depth of an event's data: the containers in it count from each value on.
+_ABOVE = -1
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -86,12 +88,12 @@ class Walk:
         """
         traceback: object = data.get("traceback")
         if type(traceback) is not str:
-            copied: dict[str, Any] = self._mapping(dict(data), 0)
+            copied: dict[str, Any] = self._mapping(dict(data), _ABOVE)
             return copied
         shown = scrub_traceback(traceback, self._scrubber)
         rest = dict(data)
         del rest["traceback"]
-        copy: dict[str, Any] = self._mapping(rest, 0)
+        copy: dict[str, Any] = self._mapping(rest, _ABOVE)
         key, secret = self._judge("traceback")
         copy[key] = REDACTED if secret else shown
         return copy

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from z4j_fastapi.protocol.canonical import canonical_bytes, parse
 from z4j_fastapi.protocol.results import command_result_payload
 
 if TYPE_CHECKING:
@@ -28,8 +29,20 @@ def redacted_result_payload(
     """
     safe: Mapping[str, object] | None = None
     if result is not None:
-        safe = cast("Mapping[str, object]", redactor.redact(dict(result)))
+        redacted: object = redactor.redact(dict(result))
+        # A redactor that met trouble gives a text; the brain takes nothing but an object.
+        safe = redacted if isinstance(redacted, dict) else {"redacted": redacted}
     text = None
     if error is not None:
         text = redactor.redact_text(error) or "failed"
     return command_result_payload(claim_token=claim_token, result=safe, error=text)
+
+
+def with_claim_token(payload: bytes, claim_token: str | None) -> bytes:
+    """A stored payload for another delivery.
+
+    Args:
+        payload: Canonical bytes of a `command_result` payload.
+        claim_token: The new delivery's token.
+    """
+    return canonical_bytes({**parse(payload), "delivery_claim_token": claim_token})

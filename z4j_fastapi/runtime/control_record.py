@@ -43,9 +43,8 @@ def decode(record: bytes) -> ControlRecord:
     Raises:
         ValueError: The record is not one of ours.
     """
-    frame_type, command_id, payload = record.split(b"\n", 2)
-    if frame_type not in (ACK, RESULT):
-        msg = "unknown control record"
-        raise ValueError(msg)
-
-    return ControlRecord(frame_type, json.loads(command_id), payload)
+    frame_type, name, payload = record.split(b"\n", 2)
+    command_id = json.loads(name)
+    if frame_type not in (ACK, RESULT) or not isinstance(command_id, str):
+        raise ValueError("unknown control record")
+    return ControlRecord(frame_type, command_id, payload)

@@ -122,9 +122,7 @@ class Deliveries:
 
     def in_flight(self, source: Source) -> int:
         """Events of a source that are on the wire."""
-        return sum(
-            delivery.count for delivery in self._pending if delivery.source == source.name
-        )
+        return sum(delivery.count for delivery in self._pending if delivery.source == source.name)
 
     def give_up(self, source: Source, number: int) -> None:
         """Drop an event that the brain will never have, with nothing of its source before it."""
@@ -132,9 +130,7 @@ class Deliveries:
         self._poison.acknowledged(source.name, number)
         self._suspected_since.pop(source.name, None)
         self._counters.add(LossReason.CONTENT_REJECTED)
-        self._logger.error(
-            "event_dropped", reason=LossReason.CONTENT_REJECTED.value, record=number
-        )
+        self._logger.error("event_dropped", reason=LossReason.CONTENT_REJECTED.value, record=number)
 
     def session_ended(self, error: TransportError) -> None:
         """Suspect the oldest batch when the brain choked on what we sent, or fell silent."""

@@ -13,10 +13,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from z4j_fastapi.engines.base import COMMAND_METHODS, CommandOutcome, EngineAdapter
+from z4j_fastapi.engines.base import (
+    COMMAND_METHODS,
+    CommandMethod,
+    CommandOutcome,
+    EngineAdapter,
+)
 from z4j_fastapi.errors import CommandError, OutboxError
 from z4j_fastapi.outbox.base import RecordKind
-from z4j_fastapi.outbox.journal import ClaimState
+from z4j_fastapi.outbox.journal import Claim, ClaimState
 from z4j_fastapi.protocol.commands import (
     BulkRetry,
     Command,
@@ -28,7 +33,7 @@ from z4j_fastapi.protocol.commands import (
 from z4j_fastapi.runtime import control_record
 from z4j_fastapi.runtime.blocking_pool import BlockingPool
 from z4j_fastapi.runtime.command_context import DispatchContext, work_seconds
-from z4j_fastapi.runtime.command_result import redacted_result_payload
+from z4j_fastapi.runtime.command_result import redacted_result_payload, with_claim_token
 
 if TYPE_CHECKING:
     import structlog
@@ -70,7 +75,6 @@ class Dispatcher:
         logger: For `z4j_fastapi.runtime`.
         tracing: Spans `z4j.command` and the command duration.
         original_task_id: Engine's own id for one that was replaced on the wire.
-        describe: This process in words, for errors.
     """
 
     def __init__(
@@ -98,11 +102,16 @@ class Dispatcher:
         self._engines: Mapping[str, EngineAdapter] = {}
         self._process = "this process"
         self._wake: Callable[[], None] = lambda: None
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns: dict[str, _Turn] = {}
-        self._slots: asyncio.Semaphore | None = None
-        self._executor: BlockingPool | None = None
-        self._journal_thread: BlockingPool | None = None
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+        self._executor = BlockingPool(BLOCKING_THREADS, name="z4j-command")
+        # Apart from the broker calls: those may all hang, and then every command is still answered.
+        self._journal_thread = BlockingPool(1, name="z4j-journal")
 
     def bind(
         self,
@@ -121,12 +130,7 @@ class Dispatcher:
         self._engines = engines
         self._process = process
         self._wake = wake
-        self._tasks = set()
-        self._turns = {}
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
-        self._executor = BlockingPool(BLOCKING_THREADS, name="z4j-command")
-        # Apart from the broker calls: those may all hang, and then every command is still answered.
-        self._journal_thread = BlockingPool(1, name="z4j-journal")
+        self._start_over()
 
     def preload(self) -> None:
         """Import what the first command needs, on the caller's thread.
@@ -138,16 +142,22 @@ class Dispatcher:
 
     def reinit_after_fork(self) -> None:
         """In a forked child: the parent runs and answers its own commands."""
-        self._tasks = set()
-        self._turns = {}
-        self._executor = self._journal_thread = None
+        self._start_over()
         self._engines = {}
         self._journal.reinit_after_fork()
 
     def take(self, command_id: str, payload: Mapping[str, object]) -> None:
         """Accept a verified command: acknowledge it at once, run it beside the others."""
         head = parse_envelope(command_id, payload)
+        if self._closing and head.action == "schedule.fire":
+            # Unacknowledged it is sent again, to whoever is there; a failed one would disable its
+            # schedule (commands.md 8).
+            return
         self._answer(control_record.ACK, command_id, {"delivery_claim_token": head.claim_token})
+        if self._closing:
+            refusal = "refused: the agent is stopping; the command was not run"
+            self._answer(control_record.RESULT, command_id, self._payload(head, None, refusal))
+            return
         task = asyncio.get_running_loop().create_task(
             self._carry_out(head, payload), name=f"z4j-command-{command_id}"
         )
@@ -165,16 +175,19 @@ class Dispatcher:
         return len(self._tasks)
 
     async def aclose(self, grace_seconds: float) -> None:
-        """Let running commands finish for a moment, then cancel and answer them."""
+        """Let running commands finish for a moment, then cancel and answer them.
+
+        What comes later is turned away.
+        """
+        self._closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_seconds)
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        for pool in (self._executor, self._journal_thread):
-            if pool is not None:
-                pool.shutdown()
+        self._executor.shutdown()
+        self._journal_thread.shutdown()
         self._journal.close()
 
     async def recover(self) -> None:
@@ -183,9 +196,7 @@ class Dispatcher:
         for left in await loop.run_in_executor(self._journal_thread, self._journal.interrupted):
             payload = self._unknown_outcome(left.claim_token)
             self._answer(control_record.RESULT, left.command_id, payload)
-            await loop.run_in_executor(
-                self._journal_thread, self._journal.finish, left.identities, payload
-            )
+            await loop.run_in_executor(self._journal_thread, self._finish, left.identities, payload)
 
     # -- one command -----------------------------------------------------------------------------
 
@@ -205,10 +216,16 @@ class Dispatcher:
             return
         turn = self._turns.setdefault(key, _Turn())
         turn.users += 1
+        held = False
         try:
-            async with turn.lock:
-                await self._claim_and_run(command, problem, started)
+            try:
+                held = await turn.lock.acquire()
+            except asyncio.CancelledError:
+                problem = _not_begun()
+            await self._claim_and_run(command, problem, started)
         finally:
+            if held:
+                turn.lock.release()
             turn.users -= 1
             if not turn.users:
                 del self._turns[key]
@@ -219,7 +236,13 @@ class Dispatcher:
             originals = tuple(self._original_task_id(task_id) for task_id in command.task_ids)
             if originals == command.task_ids:
                 return command
-            return dataclasses.replace(command, task_ids=originals)
+            names, priorities = (
+                {self._original_task_id(task_id): text for task_id, text in texts.items()}
+                for texts in (command.task_names, command.task_priorities)
+            )
+            return dataclasses.replace(
+                command, task_ids=originals, task_names=names, task_priorities=priorities
+            )
         task_id = getattr(command, "task_id", None)
         if isinstance(task_id, str):
             original = self._original_task_id(task_id)
@@ -231,15 +254,8 @@ class Dispatcher:
     async def _claim_and_run(
         self, command: Command, problem: CommandError | None, started: float
     ) -> None:
-        loop = asyncio.get_running_loop()
-        identities = command.identities
         try:
-            claim = await loop.run_in_executor(
-                self._journal_thread,
-                lambda: self._journal.claim(
-                    identities, action=command.action, claim_token=command.claim_token
-                ),
-            )
+            claim, stopping = await self._claim(command)
         except OutboxError as error:
             # Without a durable claim it might run twice: refuse.
             refusal = f"refused: the command journal cannot be written: {error.message}"
@@ -250,15 +266,36 @@ class Dispatcher:
         token = command.claim_token if command.claim_token is not None else claim.claim_token
         command = dataclasses.replace(command, claim_token=token)
         if claim.state is ClaimState.FINISHED and claim.result is not None:
-            self._answer(control_record.RESULT, command.id, claim.result)
+            payload = claim.result
+            if token != claim.claim_token:  # the same fire in another command
+                payload = with_claim_token(payload, token)
+            self._answer(control_record.RESULT, command.id, payload)
             return
         if claim.state is ClaimState.INTERRUPTED:
             payload = self._unknown_outcome(token)
         else:
-            payload = await self._outcome(command, problem, started)
+            payload = await self._outcome(command, _not_begun() if stopping else problem, started)
         # The outbox first: after a crash in between, the brain keeps the first answer it gets.
         self._answer(control_record.RESULT, command.id, payload)
-        await loop.run_in_executor(self._journal_thread, self._finish, identities, payload)
+        await asyncio.get_running_loop().run_in_executor(
+            self._journal_thread, self._finish, command.identities, payload
+        )
+
+    async def _claim(self, command: Command) -> tuple[Claim, bool]:
+        """Claim a command; and whether the runtime began to stop meanwhile.
+
+        The thread claims it whether we wait or not, so we do: else it would stay unanswered.
+        """
+        claiming = asyncio.get_running_loop().run_in_executor(
+            self._journal_thread,
+            lambda: self._journal.claim(
+                command.identities, action=command.action, claim_token=command.claim_token
+            ),
+        )
+        try:
+            return await asyncio.shield(claiming), False
+        except asyncio.CancelledError:
+            return await claiming, True
 
     def _finish(self, identities: Sequence[str], payload: bytes) -> None:
         try:
@@ -274,7 +311,9 @@ class Dispatcher:
             try:
                 if problem is not None:
                     raise problem  # noqa: TRY301 - one place turns both into an answer
-                outcome = await self._run(command)
+                outcome = await self._run(command, started)
+                payload = self._payload(command, outcome.result, outcome.error)
+                status = "success" if outcome.error is None else "failed"
             except CommandError as error:
                 details = dict(error.result)
                 if error.indeterminate:
@@ -297,26 +336,19 @@ class Dispatcher:
                 self._logger.warning(
                     "command_error", action=command.action, error=type(error).__name__
                 )
-            else:
-                payload = self._payload(command, outcome.result, outcome.error)
-                status = "success" if outcome.error is None else "failed"
             span.finish(status=status, seconds=self._clock.monotonic() - started)
         self._logger.info(
             "command_finished", action=command.action, command_id=command.id, outcome=status
         )
         return payload
 
-    async def _run(self, command: Command) -> CommandOutcome:
-        adapter = await self._resolve(command)
-        token, method_name = COMMAND_METHODS[command.action]
-        method = getattr(adapter, method_name, None)
-        if method is None or (token is not None and token not in adapter.capabilities()):
+    async def _run(self, command: Command, started: float) -> CommandOutcome:
+        # The brain's clock runs from the delivery, so waiting for a turn counts.
+        seconds = work_seconds(command.timeout_seconds) - (self._clock.monotonic() - started)
+        if seconds <= 0:
             raise CommandError(
-                "unsupported", f"engine {adapter.name} cannot {command.action} in {self._process}"
+                "timeout", f"{command.action} waited too long for its turn; it was not run"
             )
-        seconds = work_seconds(command.timeout_seconds)
-        assert self._executor is not None  # noqa: S101 - bind() was called by start
-        assert self._slots is not None  # noqa: S101 - as above
         context = DispatchContext(
             clock=self._clock,
             seconds=seconds,
@@ -326,23 +358,26 @@ class Dispatcher:
             logger=self._logger,
         )
         try:
-            return await asyncio.wait_for(self._in_slot(method, command, context), seconds)
+            return await asyncio.wait_for(self._perform(command, context), seconds)
         except asyncio.TimeoutError:
+            if context.remaining_seconds() > 0:
+                raise  # the adapter's own: some connection of its took too long
             raise CommandError(
                 "timeout",
                 f"{command.action} did not finish within {seconds:g} s",
                 indeterminate=True,
             ) from None
 
-    async def _in_slot(
-        self,
-        method: Callable[..., object],
-        command: Command,
-        context: DispatchContext,
-    ) -> CommandOutcome:
-        assert self._slots is not None  # noqa: S101 - bind() was called by start
+    async def _perform(self, command: Command, context: DispatchContext) -> CommandOutcome:
+        adapter = await self._resolve(command)
+        token, method_name = COMMAND_METHODS[command.action]
+        method: CommandMethod | None = getattr(adapter, method_name, None)
+        if method is None or (token is not None and token not in adapter.capabilities()):
+            raise CommandError(
+                "unsupported", f"engine {adapter.name} cannot {command.action} in {self._process}"
+            )
         async with self._slots:
-            return await method(command, context)  # type: ignore[misc,no-any-return]
+            return await method(command, context)
 
     async def _resolve(self, command: Command) -> EngineAdapter:
         """The engine to command (commands.md 1, envelope rules)."""
@@ -408,3 +443,7 @@ class Dispatcher:
             self._logger.error("command_answer_lost", command_id=command_id, error=error.message)
             return
         self._wake()
+
+
+def _not_begun() -> CommandError:
+    return CommandError("refused", "the agent stopped before the command ran")

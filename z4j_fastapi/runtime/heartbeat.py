@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from z4j_fastapi._version import PROTOCOL_VERSION, Z4J_LINE
 from z4j_fastapi.counters import LossCounters, LossReason
+from z4j_fastapi.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     import structlog
@@ -74,8 +74,7 @@ class Heartbeat:
         self._last_flush_at = last_flush_at
         self._last_online_at = last_online_at
         self._health: dict[str, str] = {}
-        self._buffer_id = uuid4().hex
-        self._runtime_id = uuid4().hex
+        self._complained: set[tuple[str, str]] = set()
 
     async def run(self, link: SessionLink, interval_seconds: float) -> None:
         """Send at every interval until cancelled.
@@ -97,15 +96,35 @@ class Heartbeat:
                 depth = self._outbox.depth()
                 now = self._clock.monotonic()
                 if self._send_heartbeat:
-                    heartbeat = self._heartbeat(depth)
-                    await link.send(partial(link.session.send_heartbeat, heartbeat))
+                    await self._send(
+                        link, "heartbeat", link.session.send_heartbeat, self._heartbeat(depth)
+                    )
                 if self._send_status and now >= status_due:
                     status_due = now + _STATUS_SECONDS
                     status = self._status(depth, now - session_started)
-                    await link.send(partial(link.session.send_agent_status, status))
+                    await self._send(link, "agent_status", link.session.send_agent_status, status)
                 await asyncio.sleep(interval)
         finally:
             watch.cancel()
+
+    async def _send(
+        self,
+        link: SessionLink,
+        frame_type: str,
+        build: Callable[[Mapping[str, object], datetime], bytes],
+        payload: Mapping[str, object],
+    ) -> None:
+        try:
+            await link.send(partial(build, payload))
+        except LocalProtocolError as error:
+            # Too large, or an adapter's value that is no JSON: events must go on all the same.
+            self._complain("frame_not_sent", frame_type, error.message)
+
+    def _complain(self, event: str, subject: str, problem: str) -> None:
+        """Once a subject: it would come again at every interval."""
+        if (event, subject) not in self._complained:
+            self._complained.add((event, subject))
+            self._logger.warning(event, subject=subject, error=problem)
 
     # -- frames ----------------------------------------------------------------------------------
 
@@ -148,8 +167,8 @@ class Heartbeat:
     def _telemetry_loss(self) -> dict[str, object]:
         lost = self._counters.get
         return {
-            "buffer_id": self._buffer_id,
-            "runtime_id": self._runtime_id,
+            "buffer_id": self._counters.epoch,
+            "runtime_id": self._counters.epoch,
             "capacity_evicted_frames": lost(LossReason.CAPACITY),
             "content_rejected_frames": lost(LossReason.CONTENT_REJECTED),
             "event_records": self._dropped() - lost(LossReason.EXPIRED),
@@ -172,15 +191,15 @@ class Heartbeat:
         try:
             queues = await asyncio.wait_for(engine.queues(), _ENGINE_SECONDS)
             workers = await asyncio.wait_for(engine.workers(), _ENGINE_SECONDS)
+            details = {worker: _details(found) for worker, found in workers.items()}
+            _put(self._health, f"{name}.queue_depths", dict(list(queues.items())[:_MAX_QUEUES]))
+            _put(self._health, f"{name}.worker_details", details)
         except asyncio.TimeoutError:
             self._engine_silent(name, "timeout")
         except Exception as error:  # noqa: BLE001 - a broker's client may raise anything
             self._engine_silent(name, type(error).__name__)
         else:
             self._health[name] = "ok"
-            _put(self._health, f"{name}.queue_depths", dict(list(queues.items())[:_MAX_QUEUES]))
-            details = {worker: _details(found) for worker, found in workers.items()}
-            _put(self._health, f"{name}.worker_details", details)
 
     def _engine_silent(self, name: str, problem: str) -> None:
         if self._health.get(name) != problem:
@@ -194,7 +213,11 @@ class Heartbeat:
         self, link: SessionLink, sent: dict[str, dict[str, TaskDefinition]]
     ) -> None:
         for engine in list(self._engines.values()):
-            known = {task.name: task for task in engine.tasks()}
+            try:
+                known = {task.name: task for task in engine.tasks()}
+            except Exception as error:  # noqa: BLE001 - an adapter's bug must not end the session
+                self._complain("engine_tasks_failed", engine.name, type(error).__name__)
+                continue
             before = sent.get(engine.name, {})
             added = [task for name, task in known.items() if name not in before]
             updated = [
@@ -212,7 +235,7 @@ class Heartbeat:
                 added = added[_MAX_TASKS_A_DELTA:]
                 updated = updated[_MAX_TASKS_A_DELTA:]
                 removed = removed[_MAX_TASKS_A_DELTA:]
-                await link.send(partial(link.session.send_registry_delta, delta))
+                await self._send(link, "registry_delta", link.session.send_registry_delta, delta)
 
 
 def _put(health: dict[str, str], key: str, value: Mapping[str, object]) -> None:

@@ -74,7 +74,7 @@ class Recorder:
                 return
             try:
                 stored = self._outbox.append(RecordKind.EVENT, self.render(event))
-            except Exception:  # whatever it was, the event is lost: count it, then the guard logs it
+            except Exception:  # whatever it was, the event is lost; the guard logs it
                 self._counters.add(LossReason.INVALID)
                 raise
             if not stored:

@@ -144,6 +144,7 @@ class Sender:
         try:
             while True:
                 self._event.clear()
+                self._hold_until = float("-inf")
                 sent = await self._send_results(link)
                 sent = await self._send_events(link) or sent
                 if self._fence_due and not self._positions.events_unsent:
@@ -169,10 +170,12 @@ class Sender:
             for record in records:
                 position.results = record.number
                 await self._send_answer(link, record)
-            if records:
-                sent = self._fence_due = True
-            else:
+            if not records:
+                if source.results.pending > position.results - source.results.acknowledged:
+                    self._hold_until = self._clock.monotonic() + _REREAD_SECONDS
+                    continue
                 position.results = source.results.last  # only corrupt ones were there
+            sent = self._fence_due = True
         return sent
 
     async def _send_answer(self, link: SessionLink, record: Record) -> None:
@@ -193,7 +196,6 @@ class Sender:
 
     async def _send_events(self, link: SessionLink) -> bool:
         now = self._clock.monotonic()
-        self._hold_until = float("-inf")
         limits = self._flow.next_batch_limits(now)
         if limits is None:
             return False
@@ -209,25 +211,35 @@ class Sender:
         if suspect is not None:
             max_events = min(max_events, suspect)
         records = source.events.read(position.events, max_records=max_events, max_bytes=max_bytes)
-        if not records:
-            if source.events.pending > self._deliveries.in_flight(source):
-                self._hold_until = now + _REREAD_SECONDS  # the disk cannot be read just now
-                return False
-            position.events = source.events.last  # only evicted or corrupt ones were there
-            return True
+        if records:
+            reached = await self._send_records(link, source, records)
+        elif source.events.pending > self._deliveries.in_flight(source):
+            self._hold_until = now + _REREAD_SECONDS  # the disk cannot be read just now
+            reached = None
+        else:
+            reached = source.events.last  # only evicted or corrupt ones were there
+            self._fence_due = True  # its acknowledgement tells whoever waits for them
+        if reached is None:
+            return False
+        position.events = reached
+        return True
+
+    async def _send_records(
+        self, link: SessionLink, source: Source, records: list[Record]
+    ) -> int | None:
+        """Send one batch; the number reached, None when acknowledgements must come first."""
         try:
             await self._send_batch(link, source, records)
         except LocalProtocolError as error:
             if len(records) > 1 or "size_bytes" not in error.details:
                 raise
-            # An event that is larger alone than what this brain takes.
+            # An event that is larger alone than what this brain takes in a frame.
             if self._deliveries.in_flight(source):
                 self._hold_until = float("inf")  # acknowledging is cumulative: first what is before
-                return False
+                return None
             self._deliveries.give_up(source, records[0].number)
-            self._fence_due = True  # its acknowledgement tells whoever waits
-        position.events = records[-1].number
-        return True
+            self._fence_due = True  # its acknowledgement tells whoever waits for it
+        return records[-1].number
 
     async def _send_batch(self, link: SessionLink, source: Source, records: list[Record]) -> None:
         count = len(records)
@@ -329,8 +341,14 @@ class Sender:
     # -- flushing --------------------------------------------------------------------------------
 
     async def drained(self) -> bool:
-        """Wait until everything recorded so far by this process is acknowledged."""
+        """Wait until everything recorded so far by this process is acknowledged.
+
+        Returns:
+            False, at once, when the outbox is closed.
+        """
         own = self._own()
+        if own is None:
+            return False  # the outbox is closed
         waiter = _Waiter(
             events=own.events.last,
             results=own.results.last if own.results is not None else 0,
@@ -344,13 +362,13 @@ class Sender:
         finally:
             self._waiters.remove(waiter)
 
-    def _own(self) -> Source:
-        return next(source for source in self._outbox.sources() if source.own)
+    def _own(self) -> Source | None:
+        return next((source for source in self._outbox.sources() if source.own), None)
 
     def _tell_waiters(self) -> None:
-        if not self._waiters:
+        own = self._own() if self._waiters else None
+        if own is None:
             return
-        own = self._own()
         for waiter in self._waiters:
             events_left = own.events.pending and own.events.acknowledged < waiter.events
             results_left = (

@@ -56,6 +56,9 @@ class ConnectionFacts:
     last_online_at: datetime | None = None
 
 
+_Opened = tuple[AgentSession, "Connection", "HelloAck"]
+
+
 class Supervisor:
     """Keeps one session alive. Agent's loop only, except `facts`.
 
@@ -139,12 +142,18 @@ class Supervisor:
             # Whoever can inject bytes must not keep the agent away for long: as transient.
             return TransportError(
                 f"the session was closed: {error.message}",
-                failure=_failure_of(error),
+                failure=_failure_of(error, handshake_done=self.facts.ack is not None),
                 details=error.details,
             )
         except LocalProtocolError as error:
             self._logger.error("protocol_misuse", error=error.message)
             return TransportError(error.message, failure=Failure.PROTOCOL)
+        except Exception as error:
+            # A bug of ours or of an adapter's. The agent must not end for it: the outbox would
+            # fill until the next start.
+            name = type(error).__name__
+            self._logger.error("session_crashed", error=name, exc_info=error)
+            return TransportError(f"the session crashed: {name}", failure=Failure.PROTOCOL)
         return None
 
     async def _back_off(self, error: TransportError) -> None:
@@ -179,24 +188,10 @@ class Supervisor:
         facts = self.facts
         facts.state = ConnectionState.CONNECTING
         with self._tracing.connect() as span:
-            connection = await self._connect_or_reconnect()
-            if connection is None:
+            opened = await self._open_or_reconnect()
+            if opened is None:
                 return
-            try:
-                facts.state = ConnectionState.HANDSHAKE
-                session = AgentSession(key=self._signing_key, hello=self._hello())
-                try:
-                    ack = await asyncio.wait_for(
-                        self._shake_hands(session, connection), _HELLO_ACK_SECONDS
-                    )
-                except asyncio.TimeoutError:
-                    raise TransportError(
-                        f"the brain did not answer the hello within {_HELLO_ACK_SECONDS:.0f} s"
-                    ) from None
-                self._check_ack(ack)
-            except BaseException:
-                await self._goodbye(connection)
-                raise
+            session, connection, ack = opened
             span.connected(ack.session_id)
         facts.ack = ack
         facts.connects += 1
@@ -208,32 +203,48 @@ class Supervisor:
         finally:
             await self._goodbye(connection)
 
-    async def _connect_or_reconnect(self) -> Connection | None:
-        """A connection; None when asked to start over meanwhile."""
-        connect = asyncio.ensure_future(self._transport.connect())
-        connect.add_done_callback(_look_at)
+    async def _open_or_reconnect(self) -> _Opened | None:
+        """A connection with its handshake done; None when asked to start over meanwhile."""
+        opening = asyncio.ensure_future(self._open())
+        opening.add_done_callback(_look_at)
         asked = asyncio.ensure_future(self._reconnect.wait())
+        taken = False
         try:
-            await asyncio.wait({connect, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if connect.done():
-                return connect.result()
-            return None
+            await asyncio.wait({opening, asked}, return_when=asyncio.FIRST_COMPLETED)
+            taken = opening.done()
+            return opening.result() if taken else None
         finally:
             asked.cancel()
-            if not connect.done():
-                connect.cancel()
-                await asyncio.wait({connect}, timeout=1.0)
-                if connect.done() and not connect.cancelled() and connect.exception() is None:
-                    await self._goodbye(connect.result())
+            if not taken:
+                opening.cancel()
+                await asyncio.wait({opening}, timeout=1.0)
+                if opening.done() and not opening.cancelled() and opening.exception() is None:
+                    await self._goodbye(opening.result()[1])
+
+    async def _open(self) -> _Opened:
+        connection = await self._transport.connect()
+        try:
+            self.facts.state = ConnectionState.HANDSHAKE
+            session = AgentSession(key=self._signing_key, hello=self._hello())
+            try:
+                ack = await asyncio.wait_for(
+                    self._shake_hands(session, connection), _HELLO_ACK_SECONDS
+                )
+            except asyncio.TimeoutError:
+                raise TransportError(
+                    f"the brain did not answer the hello within {_HELLO_ACK_SECONDS:.0f} s"
+                ) from None
+            self._check_ack(ack)
+        except BaseException:
+            await self._goodbye(connection)
+            raise
+        return session, connection, ack
 
     async def _shake_hands(self, session: AgentSession, connection: Connection) -> HelloAck:
         await connection.send(session.hello_frame(self._clock.now()))
-        while True:
-            for event in session.receive(await connection.receive(), self._clock.now()):
-                if isinstance(event, Welcomed):
-                    return event.ack
-                if isinstance(event, PeerError):
-                    raise _peer_error(event)
+        events = session.receive(await connection.receive(), self._clock.now())
+        # A session that awaits the handshake takes nothing but a good hello_ack.
+        return next(event.ack for event in events if isinstance(event, Welcomed))
 
     async def _run_session(
         self, session: AgentSession, connection: Connection, ack: HelloAck
@@ -246,6 +257,8 @@ class Supervisor:
             self._asked_to_reconnect(),
         ]
         tasks = [asyncio.ensure_future(part) for part in parts]
+        for task in tasks:
+            task.add_done_callback(_look_at)
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -264,11 +277,11 @@ class Supervisor:
         while True:
             data = await connection.receive()
             for event in session.receive(data, self._clock.now()):
-                if self.facts.state is not ConnectionState.ONLINE:
-                    self._proved()
                 if isinstance(event, BatchAcked):
+                    self._proved()
                     self._sender.acknowledged(event.frame_id)
                 elif isinstance(event, CommandReceived):
+                    self._proved()
                     self._dispatcher.take(event.command_id, event.payload)
                 elif isinstance(event, PeerError):
                     self._peer_complains(event)
@@ -276,8 +289,13 @@ class Supervisor:
                     self._logger.warning("frame_ignored", frame_type=event.type[:40])
 
     def _proved(self) -> None:
-        """A verified signed frame arrived: token, secret and clocks are right."""
+        """The brain works with us: token, secret and clocks are right.
+
+        An `error` frame is no such proof: a brain that refuses us each time is backed off from.
+        """
         facts = self.facts
+        if facts.state is ConnectionState.ONLINE:
+            return
         facts.state = ConnectionState.ONLINE
         facts.last_online_at = self._clock.now()
         facts.last_error = facts.last_error_kind = None
@@ -306,16 +324,21 @@ class Supervisor:
             await asyncio.wait({closing}, timeout=_GOODBYE_SECONDS)
 
 
-def _look_at(attempt: asyncio.Future[Connection]) -> None:
-    """Nobody may be left to hear of an attempt that failed while we were told to stop."""
-    if not attempt.cancelled():
-        attempt.exception()
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Nobody may be left to hear of a failure; asyncio would complain in the host's log."""
+    if not task.cancelled():
+        task.exception()
 
 
-def _failure_of(error: RemoteProtocolError) -> Failure:
-    """What a protocol violation of the peer means for the backoff (wire-protocol 2 and 8)."""
+def _failure_of(error: RemoteProtocolError, *, handshake_done: bool) -> Failure:
+    """What a protocol violation of the peer means for the backoff (wire-protocol 2 and 8).
+
+    Another version in the handshake is the brain's; later it is anybody's who can inject bytes.
+    """
     reason = error.details.get("reason")
-    return Failure.TERMINAL if reason == "version" else Failure.TRANSIENT
+    if reason == "version" and not handshake_done:
+        return Failure.TERMINAL
+    return Failure.TRANSIENT
 
 
 def _peer_error(event: PeerError) -> TransportError:

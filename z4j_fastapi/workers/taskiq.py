@@ -112,7 +112,8 @@ class _WorkerAgent:
     async def stopping(self, _state: object) -> None:
         """Announce the worker's end and let go of the agent.
 
-        taskiq has waited for the running tasks before it comes here (`--wait-tasks-timeout`).
+        taskiq from 0.12 on has waited for the running tasks before it comes here
+        (`--wait-tasks-timeout`).
         """
         broker, lease, reporting = self._broker(), self._lease, self._reporting
         self._lease = self._reporting = None

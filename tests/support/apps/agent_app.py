@@ -105,12 +105,13 @@ else:
     PARENT = install_z4j(app if MODE == "install" else None, container=make_container())
 
 
-def record(prefix: str, count: int) -> None:
+def record(prefix: str, count: int, size: int = 0) -> None:
     runtime: Any = get_runtime()
+    ballast = ["x" * 100] * (size // 100)
     for number in range(count):
         runtime.record(
             events.task_received(
-                "arq", f"{prefix}-{number}", "shop.charge", args=[number], queue="q"
+                "arq", f"{prefix}-{number}", "shop.charge", args=[number, *ballast], queue="q"
             )
         )
 
@@ -124,8 +125,8 @@ async def get_status() -> dict[str, Any]:
 
 
 @app.post("/record")
-async def post_record(prefix: str, count: int = 1) -> dict[str, Any]:
-    record(prefix, count)
+async def post_record(prefix: str, count: int = 1, size: int = 0) -> dict[str, Any]:
+    record(prefix, count, size)
     return {"pid": os.getpid()}
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.taskiq_kit import InPlaceBroker, RecordingSink, attachment_to
-from taskiq import TaskiqEvents
+from taskiq import InMemoryBroker, TaskiqEvents
 
 from z4j_fastapi.engines import taskiq as package
 from z4j_fastapi.engines.taskiq.adapter import TaskiqEngineAdapter
@@ -141,6 +141,31 @@ def test_worker_when_the_user_stops_with_a_last_task_then_it_is_reported(broker,
     run_worker(broker, tasks=0)
 
     assert agent.sink.kinds().count("task.succeeded") == 1
+
+
+def test_worker_when_a_task_still_runs_at_the_stop_then_it_failed_before_offline(agent):
+    broker = InMemoryBroker()
+    never = asyncio.Event()
+
+    @broker.task(task_name="endless")
+    async def endless():
+        await never.wait()
+
+    workers.attach_to_broker(broker)
+
+    async def scenario():
+        broker.is_worker_process = True
+        await broker.startup()
+        sent = await endless.kiq()
+        while "task.started" not in agent.sink.kinds(sent.task_id):
+            await asyncio.sleep(0)
+        await broker.shutdown()
+        return sent.task_id
+
+    task_id = asyncio.run(scenario())
+
+    assert agent.sink.one("task.failed", task_id).data["exception_type"] == "WorkerStopped"
+    assert agent.sink.kinds()[-2:] == ["task.failed", "worker.offline"]
 
 
 def test_web_when_only_attached_then_no_agent_and_nothing_on_the_broker(broker, agent):

@@ -25,6 +25,7 @@ from z4j_fastapi.engines.taskiq.handle import BrokerHandle
 from z4j_fastapi.engines.taskiq.middleware import install, uninstall
 from z4j_fastapi.engines.taskiq.reconcile import reconcile
 from z4j_fastapi.engines.taskiq.reporting import ENGINE
+from z4j_fastapi.engines.taskiq.runs import Outcome
 from z4j_fastapi.errors import CommandError, ConfigError
 from z4j_fastapi.task_meta import meta_of
 
@@ -142,14 +143,23 @@ class TaskiqEngineAdapter:
         for handle in self._handles:
             middleware = handle.middleware
             if handle.broker is broker and middleware is not None:
+                middleware.presence.is_managed = True
                 middleware.presence.see_loop()
                 middleware.presence.announce_online()
 
     async def worker_stopping(self, broker: AsyncBroker) -> None:
-        """A worker process takes no more of this broker's tasks. On the broker's loop."""
+        """A worker process takes no more of this broker's tasks. On the broker's loop.
+
+        Tasks that taskiq did not wait for (0.11 waits for none, later versions as long as
+        `--wait-tasks-timeout` says) never go on. A list's message is gone with them; a stream's was
+        not acknowledged, so another worker gets it.
+        """
         for handle in self._handles:
             middleware = handle.middleware
             if handle.broker is broker and middleware is not None:
+                again = handle.kind is BrokerKind.STREAM
+                middleware.report_unfinished(Outcome.RETRIED if again else Outcome.FAILED)
+                middleware.presence.is_managed = False
                 await middleware.presence.announce_offline()
 
     async def aclose(self) -> None:

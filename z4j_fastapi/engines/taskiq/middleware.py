@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 _MAX_SENDING = 4096
 _MAX_SEEN_QUEUES = 100
 
+_STOPPED = "WorkerStopped: the worker process stopped before the task ended"
+
 
 class Z4JTaskiqMiddleware(TaskiqMiddleware):
     """Captures enqueue and execution of every task of one broker.
@@ -214,6 +216,21 @@ class Z4JTaskiqMiddleware(TaskiqMiddleware):
             run.outcome = Outcome.RETRIED if run.was_resent else Outcome.FAILED
             self._report_end(run, error or "the receiver gave the task up", None, outlet)
         self._forget(run)
+
+    def report_unfinished(self, outcome: Outcome) -> None:
+        """End the runs that are still open: this worker's loop stops and will not resume them.
+
+        Args:
+            outcome: `FAILED` where the message is gone, `RETRIED` where it will be delivered again.
+        """
+        outlet = self.subscriptions.outlet
+        if outlet is None:
+            return
+        for run in list(self.running.values()):
+            if run.outcome is None:
+                with outlet.guard("taskiq.unfinished"):
+                    run.outcome = outcome
+                    self._report_end(run, _STOPPED, None, outlet)
 
     def _leave(self, run: Run) -> None:
         """Undo what `pre_execute` did to this context and to the receiver's task."""

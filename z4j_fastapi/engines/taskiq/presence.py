@@ -33,6 +33,8 @@ class Presence:
         self._online_pid: int | None = None
         self._named: tuple[int, str] = (0, "")
         self._relay: RelayServer | None = None
+        #: Somebody else calls `announce_offline`, after everything else that happens at the stop.
+        self.is_managed = False
         self._handlers: tuple[tuple[TaskiqEvents, Callable[[Any], Any]], ...] = (
             (TaskiqEvents.CLIENT_STARTUP, self._on_client_startup),
             (TaskiqEvents.WORKER_STARTUP, self._on_worker_startup),
@@ -137,4 +139,5 @@ class Presence:
         self.announce_online()
 
     async def _on_worker_shutdown(self, _state: object) -> None:
-        await self.announce_offline()
+        if not self.is_managed:
+            await self.announce_offline()
