@@ -14,5 +14,6 @@ if __name__ != "z4j_fastapi.containers":
 from z4j_fastapi.containers.agent import AgentContainer as AgentContainer
 from z4j_fastapi.containers.building import is_disabled as is_disabled
 from z4j_fastapi.containers.building import join_runtime as join_runtime
+from z4j_fastapi.containers.building import override as override
 from z4j_fastapi.containers.building import with_options as with_options
 from z4j_fastapi.containers.building import worker_container as worker_container

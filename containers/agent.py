@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class AgentContainer(containers.DeclarativeContainer):
 
     - `overrides`: settings and engine handles by keyword, as given to `z4j_lifespan`
     - `adapters`: engine adapters made elsewhere, such as a worker's own
+    - `host_loop`: the loop of the application's lifespan, where brokers live that it started
     - `default_role`: the worker role where the settings name none
     - `settings`: validated `AgentSettings`
     - `clock`, `counters`, `observability`, `redactor`: values and instruments
@@ -56,6 +58,7 @@ class AgentContainer(containers.DeclarativeContainer):
 
     overrides: providers.Provider[Mapping[str, object]] = providers.Object({})
     adapters: providers.Provider[Sequence[EngineAdapter]] = providers.Object(())
+    host_loop: providers.Provider[AbstractEventLoop | None] = providers.Object(None)
     default_role: providers.Provider[str] = providers.Object("web")
 
     settings: providers.Provider[AgentSettings] = providers.ThreadSafeSingleton(
@@ -99,7 +102,11 @@ class AgentContainer(containers.DeclarativeContainer):
         build_transport, settings=settings
     )
     engines: providers.Provider[Sequence[EngineAdapter]] = providers.ThreadSafeSingleton(
-        build_engines, settings=settings, overrides=overrides, adapters=adapters
+        build_engines,
+        settings=settings,
+        overrides=overrides,
+        adapters=adapters,
+        host_loop=host_loop,
     )
     schedulers: providers.Provider[Sequence[object]] = providers.Object(())
     recorder: providers.Provider[Recorder] = providers.ThreadSafeSingleton(

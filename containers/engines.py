@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +29,7 @@ def build_engines(
     settings: AgentSettings,
     overrides: Mapping[str, Any],
     adapters: Sequence[EngineAdapter],
+    host_loop: AbstractEventLoop | None = None,
 ) -> Sequence[EngineAdapter]:
     """One adapter for every engine whose handle was given.
 
@@ -34,6 +37,7 @@ def build_engines(
         settings: A non-empty `engines` restricts what is attached.
         overrides: As given to `z4j_lifespan`; handles by keyword.
         adapters: Adapters made elsewhere; they win over a handle of the same engine.
+        host_loop: Where the application's brokers live.
     Raises:
         EngineNotInstalledError: A handle whose library cannot be imported.
         ConfigError: A handle of an engine that this version cannot drive, or a name in the
@@ -49,7 +53,7 @@ def build_engines(
             )
     makers: Mapping[str, Callable[[Mapping[str, Any]], EngineAdapter | None]] = {
         "arq": _arq,
-        "taskiq": _taskiq,
+        "taskiq": partial(_taskiq, host_loop=host_loop),
     }
     for engine, make in makers.items():
         if engine not in built and (adapter := make(overrides)) is not None:
@@ -85,7 +89,9 @@ def _arq(overrides: Mapping[str, Any]) -> EngineAdapter | None:
     return adapter
 
 
-def _taskiq(overrides: Mapping[str, Any]) -> EngineAdapter | None:
+def _taskiq(
+    overrides: Mapping[str, Any], *, host_loop: AbstractEventLoop | None
+) -> EngineAdapter | None:
     brokers: list[object] = []
     one: object = overrides.get("taskiq_broker")
     many: object = overrides.get("taskiq_brokers")
@@ -100,7 +106,7 @@ def _taskiq(overrides: Mapping[str, Any]) -> EngineAdapter | None:
         return None
     _require_library("taskiq", "taskiq_brokers" if many is not None else "taskiq_broker")
     adapter: EngineAdapter = import_module("z4j_fastapi.engines.taskiq").TaskiqEngineAdapter(
-        brokers=tuple(brokers)
+        brokers=tuple(brokers), broker_loop=host_loop
     )
     return adapter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from z4j_fastapi.asgi import CorrelationMiddleware
-from z4j_fastapi.containers import AgentContainer, with_options
+from z4j_fastapi.containers import AgentContainer, override, with_options
 from z4j_fastapi.current import RuntimeLease, acquire
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ async def run_agent(
     Raises:
         ConfigError: Every problem of the configuration at once; nothing was started.
     """
-    built, lease = await anyio.to_thread.run_sync(build_and_acquire, container, options)
+    built, lease = await anyio.to_thread.run_sync(
+        build_and_acquire, container, options, _running_loop()
+    )
     restore = publish(app, built, lease)
     try:
         yield
@@ -40,12 +43,23 @@ async def run_agent(
         await lease.arelease()
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The host's loop; None under trio, where no asyncio broker can live."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def build_and_acquire(
-    container: AgentContainer | None, options: Mapping[str, Any]
+    container: AgentContainer | None,
+    options: Mapping[str, Any],
+    host_loop: asyncio.AbstractEventLoop | None = None,
 ) -> tuple[AgentContainer, RuntimeLease]:
     """The container to use, and a hold on its runtime."""
     own = container is not None
     built = container if container is not None else with_options(options)
+    override(built.host_loop, host_loop)
     return built, acquire(built, own=own)
 
 

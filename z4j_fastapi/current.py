@@ -116,7 +116,8 @@ class _Registry:
     def _forget(self, runtime: AgentRuntime) -> None:
         """A runtime that was stopped by hand is nobody's any more."""
         with self._lock:
-            self._entries = [entry for entry in self._entries if entry.runtime is not runtime]
+            if runtime.state is RuntimeState.STOPPED:  # else somebody has started it again already
+                self._entries = [entry for entry in self._entries if entry.runtime is not runtime]
 
 
 class RuntimeLease:

@@ -123,7 +123,11 @@ class EngineLab:
             return json.loads(answer.read())
 
     def enqueue(
-        self, name: str, *args: object, options: Mapping[str, object] | None = None, **kwargs: object
+        self,
+        name: str,
+        *args: object,
+        options: Mapping[str, object] | None = None,
+        **kwargs: object,
     ) -> str:
         """Enqueue through the application's HTTP API with `HEADERS`; the task's id."""
         body = {"args": args, "kwargs": kwargs, "options": options or {}}
@@ -169,9 +173,7 @@ class EngineLab:
             return []
         lines = [json.loads(line) for line in self._diary.read_text().splitlines()]
         return [
-            line
-            for line in lines
-            if what in (None, line["what"]) and task_id in (None, line["id"])
+            line for line in lines if what in (None, line["what"]) and task_id in (None, line["id"])
         ]
 
     def wait_diary(

@@ -10,6 +10,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import anyio.to_thread
 
 from z4j_fastapi.counters import LossCounters
 from z4j_fastapi.engines.base import Attachment
-from z4j_fastapi.errors import ConfigError, Failure, TransportError
+from z4j_fastapi.errors import ConfigError, Failure, OutboxError, TransportError
 from z4j_fastapi.observability.metrics import BufferLevel
 from z4j_fastapi.protocol.backoff import Backoff, Streaks
 from z4j_fastapi.runtime.heartbeat import Heartbeat
@@ -110,6 +111,8 @@ class AgentRuntime:
         self._backoff: Backoff | None = None
         self._stop_asked: asyncio.Event | None = None
         self._stop_deadline = 0.0
+        self._stop_requested = False
+        self._stopped_from_within = False
         self._online = threading.Event()
         self._pid = os.getpid()
         self._resume_in_child = False
@@ -118,8 +121,7 @@ class AgentRuntime:
         register_fork_aware(self)
 
     def __repr__(self) -> str:
-        worker = self._identity.worker_id if self._identity else "not started"
-        return f"<AgentRuntime {worker} {self._state.value}>"
+        return f"<AgentRuntime {self._worker_id() or 'not started'} {self._state.value}>"
 
     # -- life cycle ------------------------------------------------------------------------------
 
@@ -131,15 +133,16 @@ class AgentRuntime:
     def start(self) -> None:
         """Open the outbox, attach the engines and start the agent's thread. Idempotent.
 
-        Does file work but never waits for the network. Any thread.
+        Does file work but never waits for the network; a stop that another thread has begun is
+        waited for. Any thread.
 
         Raises:
             ConfigError: The configuration cannot be used; nothing was started.
             OutboxError: No directory can be used at all.
         """
+        self.reinit_after_fork()
+        self._await_stop()
         with self._lock:
-            if self._pid != os.getpid():
-                self.reinit_after_fork()
             if self._state is not RuntimeState.STOPPED:
                 return
             self._state = RuntimeState.STARTING
@@ -148,7 +151,9 @@ class AgentRuntime:
             except BaseException:
                 self._recorder.running = False
                 self._detach_engines()
+                self.engines.clear()
                 self._outbox.close()
+                self._thread = None
                 self._state = RuntimeState.STOPPED
                 raise
             self._state = RuntimeState.RUNNING
@@ -238,30 +243,50 @@ class AgentRuntime:
         """Deliver what the brain still acknowledges in time, then stop. Idempotent, any thread.
 
         Returns as soon as nothing is pending, no connection is up or acknowledgements stop; what
-        is left stays on disk for the next start.
+        is left stays on disk for the next start. On the agent's own thread it only asks for the
+        stop. While another thread's stop is under way, it waits for that one.
 
         Args:
             timeout: Seconds at most; 0 stops at once.
         """
+        if self._pid != os.getpid():
+            return
         with self._lock:
-            if self._state is not RuntimeState.RUNNING or self._pid != os.getpid():
-                return
-            self._state = RuntimeState.STOPPING
-        self.framework.fire_shutdown()
-        with self._lock:
-            self._detach_engines()
-            self._recorder.running = False
-            thread = self._thread
-            self._stop_deadline = self._clock.monotonic() + timeout
-            if thread is not None and self._stop_asked is not None:
-                thread.call_soon(self._stop_asked.set)
-        if thread is not None and not thread.on_thread:
-            if not thread.join(timeout + _STOP_MARGIN_SECONDS):
-                self._logger.error("agent_thread_did_not_end", seconds=timeout)
-            self._stopped()
+            first = self._state is RuntimeState.RUNNING
+            if first:
+                self._state = RuntimeState.STOPPING
+                self._stop_requested = False
+        if first:
+            self.framework.fire_shutdown()
+            with self._lock:
+                self._detach_engines()
+                self._recorder.running = False
+                self._request_stop(timeout)
+        self._await_stop()
+
+    def _request_stop(self, timeout: float) -> None:
+        thread, stop_asked = self._thread, self._stop_asked
+        self._stop_deadline = self._clock.monotonic() + timeout
+        if thread is not None and stop_asked is not None:
+            self._stopped_from_within = thread.on_thread
+            thread.call_soon(stop_asked.set)
+            self._stop_requested = True
+
+    def _await_stop(self) -> None:
+        """Wait for the end of a stop, unless it has not come to the thread yet (in a hook)."""
+        thread = self._thread
+        stopping = self._state is RuntimeState.STOPPING and self._stop_requested
+        if thread is None or not stopping or thread.on_thread:
+            return
+        left = max(0.0, self._stop_deadline - self._clock.monotonic())
+        if not thread.join(left + _STOP_MARGIN_SECONDS):
+            self._logger.error("agent_thread_did_not_end", worker_id=self._worker_id())
+        self._stopped()
 
     def _stopped(self) -> None:
         with self._lock:
+            if self._state is not RuntimeState.STOPPING:
+                return  # another thread that waited was faster
             self._thread = None
             self._online.clear()
             self._recorder.wake = _nothing
@@ -307,7 +332,7 @@ class AgentRuntime:
             return self.buffer_size() == 0
         try:
             return future.result(timeout)
-        except (FutureTimeoutError, asyncio.CancelledError):
+        except (FutureTimeoutError, CancelledError):  # the latter: the agent stopped meanwhile
             return False
         finally:
             future.cancel()
@@ -368,7 +393,7 @@ class AgentRuntime:
         return RuntimeStatus(
             state=self._state,
             connection=facts.state if running else ConnectionState.OFFLINE,
-            worker_id=identity.worker_id if identity else "",
+            worker_id=self._worker_id(),
             worker_role=identity.role if identity else "",
             pid=os.getpid(),
             agent_id=ack.agent_id if ack else None,
@@ -384,7 +409,7 @@ class AgentRuntime:
             buffer_results=depth.results if depth else 0,
             buffer_bytes=depth.bytes if depth else 0,
             buffer_oldest_age_seconds=depth.oldest_age_seconds if depth else 0.0,
-            directory=str(self._outbox.directory) if running else None,
+            directory=self._directory() if running else None,
             relocated=self._relocated,
             last_error=facts.last_error,
             last_error_kind=facts.last_error_kind,
@@ -409,10 +434,11 @@ class AgentRuntime:
             if adapter.name in self.engines:
                 self._logger.info("engine_already_attached", engine=adapter.name)
                 return
-            self._attach(adapter)
-        self.request_reconnect()
+            attached = self._attach(adapter)
+        if attached:
+            self.request_reconnect()
 
-    def _attach(self, adapter: EngineAdapter) -> None:
+    def _attach(self, adapter: EngineAdapter) -> bool:
         attachment = Attachment(
             sink=self._recorder,
             guard=self._observability.guard,
@@ -421,22 +447,25 @@ class AgentRuntime:
         )
         try:
             adapter.attach(attachment)
-        except ConfigError:
-            raise
         except Exception as error:
             # An engine library may raise anything; the host starts without this engine's events.
-            if self.config.strict_mode:
+            self._detach(adapter)  # some of its hooks may be in place
+            if self.config.strict_mode or isinstance(error, ConfigError):
                 raise
             self._logger.error(
                 "engine_attach_failed", engine=adapter.name, error=type(error).__name__
             )
-            return
+            return False
         self.engines[adapter.name] = adapter
+        return True
 
     def _detach_engines(self) -> None:
         for adapter in list(self.engines.values()):
-            with self._observability.guard(f"engines.{adapter.name}.detach"):
-                adapter.detach()
+            self._detach(adapter)
+
+    def _detach(self, adapter: EngineAdapter) -> None:
+        with self._observability.guard(f"engines.{adapter.name}.detach"):
+            adapter.detach()
 
     async def resync_schedules_now(self, reason: str = "command") -> int:
         """Snapshot of schedules; there are no schedulers yet, so nothing is sent.
@@ -511,6 +540,8 @@ class AgentRuntime:
             await asyncio.wait(work, timeout=_STOP_MARGIN_SECONDS)
             await self._close_engines()
             self._outbox.close()
+            if self._stopped_from_within:
+                self._stopped()  # nobody waits for the thread
 
     async def _drain(self) -> None:
         """Wait while the brain acknowledges at its pace (performance.md, exit row)."""
@@ -553,6 +584,15 @@ class AgentRuntime:
     def _buffer_level(self) -> BufferLevel:
         depth = self._outbox.depth()
         return BufferLevel(records=depth.events + depth.results, bytes=depth.bytes)
+
+    def _worker_id(self) -> str:
+        return self._identity.worker_id if self._identity else ""
+
+    def _directory(self) -> str | None:
+        try:
+            return str(self._outbox.directory)
+        except OutboxError:  # the runtime is just starting or stopping
+            return None
 
     def _park(self, parked: bool) -> None:
         self._recorder.parked = parked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from z4j_fastapi.protocol.canonical import canonical_bytes, parse
 from z4j_fastapi.protocol.results import command_result_payload
@@ -31,7 +31,9 @@ def redacted_result_payload(
     if result is not None:
         redacted: object = redactor.redact(dict(result))
         # A redactor that met trouble gives a text; the brain takes nothing but an object.
-        safe = redacted if isinstance(redacted, dict) else {"redacted": redacted}
+        if not isinstance(redacted, dict):
+            redacted = {"redacted": redacted}
+        safe = cast("dict[str, object]", redacted)
     text = None
     if error is not None:
         text = redactor.redact_text(error) or "failed"

@@ -27,11 +27,18 @@ class LoopThread:
         self._main = main
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._closed = threading.Event()
 
     def start(self) -> None:
-        """Start the thread; returns at once."""
-        self._thread.start()
+        """Start the thread; returns at once.
+
+        Raises:
+            RuntimeError: The system gives no more threads.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._loop.close()
+            raise
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -41,7 +48,6 @@ class LoopThread:
             try:
                 self._cancel_leftovers()
             finally:
-                self._closed.set()
                 asyncio.set_event_loop(None)
                 self._loop.close()
 
@@ -52,11 +58,6 @@ class LoopThread:
         if leftovers:
             self._loop.run_until_complete(asyncio.wait(leftovers, timeout=1.0))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-
-    @property
-    def alive(self) -> bool:
-        """Whether the coroutine still runs."""
-        return self._thread.is_alive() and not self._closed.is_set()
 
     @property
     def on_thread(self) -> bool:

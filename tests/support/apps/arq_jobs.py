@@ -3,13 +3,14 @@
 `arq support.apps.arq_jobs.WorkerSettings` runs it. Environment: `ARQ_JOBS_URL`, `ARQ_JOBS_QUEUE`,
 `ARQ_JOBS_DIARY` (file in which functions note what they were really called with, and in which
 `after_job_end` notes the jobs whose end arq has stored), `ARQ_JOBS_ABORT=1` (`allow_abort_jobs`),
-`ARQ_JOBS_CRON=1` (a cron job).
+`ARQ_JOBS_CRON=1` (a cron job), `ARQ_JOBS_LOG=1` (logging is configured, as hosts do).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import time
 from typing import Any
@@ -20,6 +21,9 @@ from arq.constants import default_queue_name
 
 from z4j_fastapi import correlation
 from z4j_fastapi.engines.arq import ArqEngineAdapter, attach_to_worker_settings
+
+if "ARQ_JOBS_LOG" in os.environ:
+    logging.basicConfig()
 
 REDIS = RedisSettings.from_dsn(os.environ["ARQ_JOBS_URL"])
 QUEUE = os.environ.get("ARQ_JOBS_QUEUE", default_queue_name)

@@ -80,7 +80,7 @@ class Routes:
 
     def learn_meta(self, name: str, function: object) -> TaskMeta | None:
         """Remember and return the `z4j_meta` hints of `function`; None where it has none."""
-        meta = meta_of(function)
+        meta = meta_of(function, skip_parameters=1)  # callers do not give `ctx`
         if meta is not None:
             self.metas[name] = meta
         return meta
