@@ -7,9 +7,10 @@ import platform
 import subprocess
 import sys
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 
-from benchmarks import delivery, floors, lifecycle, record
+from benchmarks import delivery, floors, lifecycle, record, targets
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = {
@@ -29,19 +30,37 @@ def main(names: list[str]) -> None:
         "machine": f"{platform.system()} {platform.machine()}, {_cores()} cores",
         "commit": _commit(),
     }
+    tables: list[str] = []
     for name in names or SUITES:
         print(f"bench: {name}", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="z4j-bench-") as directory:
             results[name] = SUITES[name](Path(directory))
-        _show(name, results[name])
+        tables.append(_table(name, results[name]))
+        print(tables[-1])
+    if names:
+        return  # a part: the published figures come from whole runs only
     (ROOT / "benchmarks" / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    heading = (
+        f"{datetime.now(timezone.utc):%Y-%m-%d}, commit {results['commit']}, CPython "
+        f"{results['python']}, {results['machine']}"
+    )
+    _publish("results", "\n".join([heading, *tables]))
+    _publish("targets", targets.table(results))
 
 
-def _show(suite: str, rows) -> None:
-    print(f"\n### {suite}\n\n| what | figures |\n|---|---|")
+def _table(suite: str, rows) -> str:
+    lines = [f"\n### {suite}\n", "| what | figures |", "|---|---|"]
     for what, figures in rows.items():
         shown = ", ".join(f"{name} {value:g}" for name, value in figures.items())
-        print(f"| {what} | {shown} |")
+        lines.append(f"| {what} | {shown} |")
+    return "\n".join(lines)
+
+
+def _publish(section: str, text: str) -> None:
+    page = ROOT / "docs" / "performance.md"
+    begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
+    head, rest = page.read_text().split(begin, 1)
+    page.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}")
 
 
 def _cores() -> int:

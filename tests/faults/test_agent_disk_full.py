@@ -82,28 +82,3 @@ def test_disk_when_full_while_no_brain_is_there_counts_exactly_what_it_loses_and
     assert {task_id for task_id in arrived if task_id.startswith("full")} == newest
     survivor.terminate()
     assert outbox_directories(tmp_path / "state") == []
-
-
-def test_disk_when_full_at_the_start_the_application_starts_all_the_same(
-    fast_brain, processes, tmp_path
-):
-    """Not even the small files of a new directory can be written."""
-    env = fast_brain.environ(tmp_path / "state")
-    script = (
-        "import resource, signal, sys, uvicorn\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from support.apps.agent_app import app\n"
-        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))\n"
-        "uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_config=None)\n"
-    )
-    app = WebApp(processes, env, command=("-c", script, "{port}"))
-    from support.ports import wait_listening
-
-    wait_listening(app.port)
-    app.post("/record", prefix="full", count=10)
-    status = app.get("/status")
-    assert status["state"] == "running"
-    fast_brain.wait_for(lambda: len(fast_brain.task_ids()) == 10, "the events")
-    app.post("/file-size-limit")
-    app.terminate()

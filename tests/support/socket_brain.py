@@ -87,6 +87,16 @@ class SocketBrain:
             "Z4J_HOME": str(state_dir),
         }
 
+    def options(self, directory: Path) -> dict[str, str]:
+        """The same as keyword options, for an agent of this process."""
+        return {
+            "brain_url": f"http://{LOOPBACK}:{self.port}",
+            "token": TOKEN,
+            "hmac_secret": base64.urlsafe_b64encode(KEY).decode(),
+            "project_id": "shop",
+            "buffer_path": str(directory / "outbox"),
+        }
+
     # -- what tests look at
 
     def task_ids(self) -> Counter[str]:
