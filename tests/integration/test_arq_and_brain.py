@@ -38,6 +38,7 @@ pytestmark = [
 ARQ = ("-m", "arq", "support.apps.arq_jobs.WorkerSettings")
 ENQUEUED = ("task.sent", "task.received")
 RAN = (*ENQUEUED, "task.started")
+ENDED = (0, -signal.SIGTERM)  # uvicorn sends the signal to itself once it has shut down
 SECRETS = ("hunter2", "tok-1", "result-secret-1")
 
 
@@ -220,7 +221,8 @@ def test_job_when_it_ends_without_a_word_of_its_own_then_row_says_why(
     row = shop.wait(task_id, "failure")
 
     assert (row["name"], row["queue"], row["exception"]) == (name, shop.queue, exception)
-    assert row["args"] == ([1] if name in ("nowhere", "charge") else [])
+    if name != "charge":  # of an expired job nothing is left; its enqueue may be told too late
+        assert row["args"] == ([1] if name == "nowhere" else [])
     kinds = shop.kinds(task_id)
     assert kinds.count("task.failed") == 1
     assert "task.succeeded" not in kinds
@@ -531,7 +533,7 @@ def test_worker_inside_the_web_process_when_it_runs_then_it_shares_the_agent(
     assert session["role"] == "web"
     assert web.get("/status")["recorded"] == 6  # worker.online, two at enqueue, three of the run
     begun = time.monotonic()
-    assert web.terminate() == 0
+    assert web.terminate() in ENDED
     assert time.monotonic() - begun < 10
     lab.project.wait_for(
         lambda project: not project.agent_workers(lab.agent.agent_id, state="online") or None,
@@ -544,17 +546,17 @@ def test_worker_when_killed_in_a_burst_then_every_recorded_event_arrives_once(
 ) -> None:
     lab = make_lab("burst")
     lab.start_web()
-    ids = lab.post("/burst?function=count&number=300")
+    ids = lab.post("/burst?function=count&number=120")
     worker = lab.start_worker(online=None)
     lab.wait_diary(
-        lambda lines: sum(line["what"] == "ended" for line in lines) >= 60, what="60 ended jobs"
+        lambda lines: sum(line["what"] == "ended" for line in lines) >= 25, what="25 ended jobs"
     )
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait(timeout_seconds=10)
     before = lab.diary()
     started = {line["id"] for line in before if line["what"] == "count"}
     ended = {line["id"] for line in before if line["what"] == "ended"}
-    assert 60 <= len(ended) < 300, "the worker was not killed in mid-burst"
+    assert 25 <= len(ended) < 120, "the worker was not killed in mid-burst"
     # arq gives those that it had taken another attempt only after minutes.
     held = redis(lab, "KEYS", "arq:in-progress:*")
     taken = started | {key.decode().rpartition(":")[2] for key in held}
@@ -666,7 +668,7 @@ def test_two_applications_in_one_process_when_both_work_then_no_event_crosses_ov
                     "token": agent.token,
                     "hmac_secret": agent.hmac_secret,
                     "project_id": agent.project_slug,
-                    "state_dir": str(tmp_path / "state"),
+                    "buffer_path": str(tmp_path / "outbox"),
                 },
                 "url": own.url,
                 "queue": f"two-{number}" if apart == "queues" else "two",
@@ -691,7 +693,7 @@ def test_two_applications_in_one_process_when_both_work_then_no_event_crosses_ov
             assert child["parent_task_id"] == task_id
         assert project.count_tasks() == 10
         assert len(project.agent_workers(state="online")) == 1
-    assert web.terminate() == 0
+    assert web.terminate() in ENDED
 
 
 # --- what only a brain of our own can show: the order of the wire, and rare commands

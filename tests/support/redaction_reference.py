@@ -70,6 +70,9 @@ _NAME_IN_TEXT = re.compile(
 )
 
 
+_SPELLED = {0x17F: "s", 0x212A: "k", 0x131: "i", 0x130: "i", ord("-"): None, ord("_"): None}
+
+
 def official_key(key):
     return len(key) > 256 or OFFICIAL_KEY.fullmatch(key) is not None
 
@@ -93,9 +96,7 @@ def our_value(text):
 
 def may_be_section_9(text):
     """Whether one of the additions that this module has no full reading of may change the text."""
-    return bool(
-        _CARD.search(text) or _NAME_IN_TEXT.search(text.translate({0x17F: "s", 0x212A: "k"}))
-    )
+    return bool(_CARD.search(text) or _NAME_IN_TEXT.search(text.translate(_SPELLED)))
 
 
 def official(value, *, redact=False):

@@ -18,8 +18,8 @@ _LISTED = re.compile(
     r"(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?)://", re.IGNORECASE
 )
 #: Ours: any scheme; the password holds no slash, so `https://host:80/@user` is none.
-_ANY = re.compile(r"://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:[^\s/@\"<>]+@")
-_MASKABLE = re.compile(r"(://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:)[^\s/\"<>]+(?=@)")
+_ANY = re.compile(r"://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:[^\s/@\"<>]+@", re.IGNORECASE)
+_MASKABLE = re.compile(r"(://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:)[^\s/\"<>]+(?=@)", re.IGNORECASE)
 _PARAMETER = re.compile(r"([?&;])([^=&;\s#?]{1,64})=([^&;#\s]*)")
 
 

@@ -12,7 +12,7 @@ import os
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from arq import create_pool
 from arq.worker import Worker
@@ -97,9 +97,9 @@ app = FastAPI(
 @app.post("/jobs/{function}", status_code=202)
 async def post_job(
     function: str,
-    args: list[Any] = Body(default=[]),
-    kwargs: dict[str, Any] = Body(default={}),
-    options: dict[str, Any] = Body(default={}),
+    args: Annotated[list[Any], Body()],
+    kwargs: Annotated[dict[str, Any], Body()],
+    options: Annotated[dict[str, Any], Body()],
 ) -> str:
     job = await app.state.pool.enqueue_job(function, *args, **kwargs, **options)
     return job.job_id

@@ -194,10 +194,23 @@ def test_event_when_it_cannot_be_rendered_is_counted_and_nothing_is_raised(bench
 
 
 def test_event_when_its_task_is_skipped_by_hint_is_neither_stored_nor_lost(bench):
-    bench.record(meta=TaskMeta(skip_kinds=frozenset({EventKind.TASK_RECEIVED.value})))
+    bench.record(meta=TaskMeta(skip=True))
+    bench.record(meta=TaskMeta(sample_rate=0.0))
     bench.record(kind=EventKind.TASK_STARTED, meta=TaskMeta())
-    assert [json.loads(one)["kind"] for one in bench.stored] == ["task.started"]
+    bench.record(kind=EventKind.TASK_FAILED, meta=TaskMeta(sample_rate=0.0))
+    assert [json.loads(one)["kind"] for one in bench.stored] == ["task.started", "task.failed"]
+    assert bench.recorder.recorded == 2
     assert sum(bench.counters.snapshot().values()) == 0
+
+
+def test_hints_when_given_are_applied_to_the_data(bench):
+    bench.record(
+        data={"task_name": "x", "kwargs": {"colour": "red", "size": 3}},
+        meta=TaskMeta(redact_kwargs=frozenset({"colour"}), tags=("billing",)),
+    )
+    assert bench.last()["data"]["kwargs"]["size"] == 3
+    assert bench.last()["data"]["kwargs"]["colour"] == "[REDACTED]"
+    assert bench.last()["data"]["tags"] == ["billing"]
 
 
 def test_sender_when_parked_is_woken_once_however_many_events_follow(bench):
