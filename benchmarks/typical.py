@@ -45,7 +45,7 @@ def event(number: int, data=DATA) -> Event:
     return Event(
         kind=EventKind.TASK_RECEIVED,
         engine="arq",
-        task_id=f"task-{number:08d}",
+        task_id=f"{number:032x}",  # arq and taskiq use 32 hex digits
         data=data,
         occurred_at=datetime.now(timezone.utc),
     )

@@ -229,6 +229,7 @@ def test_job_when_it_ends_without_a_word_of_its_own_then_row_says_why(
     assert "task.revoked" not in kinds
     if name == "stuck":
         assert 300 <= row["runtime_ms"] < 5_000
+        assert row["traceback"].startswith("Traceback (most recent call last):\n")
         assert "await asyncio.sleep(60)" in row["traceback"]
     if name == "hopeless":
         assert len(shop.diary("hopeless", task_id)) == 2
@@ -801,3 +802,54 @@ def test_reconcile_when_the_brain_probes_then_the_worker_answers_from_redis(
         if state == "failure":
             assert answer["result"]["exception"] == "ValueError: order 2 was refused"
         assert (answer["result"]["finished_at"] is not None) == (state in ("success", "failure"))
+
+
+def test_fire_when_it_is_delivered_twice_then_one_job_runs_and_both_answers_are_equal(
+    make_lab: Callable[..., EngineLab], socket_brain: SocketBrain, tmp_path: Path
+) -> None:
+    # The brain's scheduler is a package of its own, which the test environment has not.
+    lab = make_lab("fired")
+    lab.start_worker(online=None, **socket_brain.environ(tmp_path / "state"))
+    socket_brain.wait_for(socket_brain.open_sessions, "the worker")
+    command_id, fire_id, schedule_id = (str(uuid.uuid4()) for _ in range(3))
+    parameters = {
+        "schedule_id": schedule_id,
+        "schedule_name": "tick",
+        "task_name": "charge",
+        "engine": "arq",
+        "queue": lab.queue,
+        "args": [5],
+        "kwargs": {"password": "hunter2"},
+        "fire_id": fire_id,
+        "schedule_fire_id": str(uuid.uuid4()),
+        "scheduled_for": "2026-11-24T13:56:30+00:00",
+        "fired_at": "2026-11-24T13:56:31.924996+00:00",
+    }
+    for number in (1, 2):
+        socket_brain.command(
+            command_id,
+            "schedule.fire",
+            parameters,
+            target={"type": "schedule", "id": schedule_id, "engine": "arq"},
+            delivery_claim_token="the-token-of-this-fire",
+        )
+        socket_brain.wait_for(
+            lambda wanted=number: len(socket_brain.results(command_id)) == wanted, "an answer"
+        )
+    first, second = socket_brain.results(command_id)
+    assert (first["status"], first["delivery_claim_token"]) == (
+        "success",
+        "the-token-of-this-fire",
+    )
+    assert second == first
+    job_id = first["result"]["task_id"]
+    expected = ["task.received", "task.started", "task.succeeded"]
+    socket_brain.wait_for(
+        lambda: on_the_wire(socket_brain, job_id)[-1:] == ["task.succeeded"], "the job's end"
+    )
+    ran = [kind for kind in on_the_wire(socket_brain, job_id) if kind != "task.sent"]
+    assert sorted(ran) == sorted([*expected, "task.received"])
+    sent = [one for one in socket_brain.events.values() if one["kind"] == "task.sent"]
+    assert [(one["task_id"], one["data"]["fire_id"]) for one in sent] == [(job_id, fire_id)]
+    (call,) = lab.diary("charge")
+    assert (call["args"], call["kwargs"]) == ([5], {"password": "hunter2"})

@@ -62,6 +62,7 @@ class EngineLab:
             f"{prefix}_QUEUE": self.queue,
             f"{prefix}_DIARY": str(self._diary),
             "PYTHONPATH": str(REPOSITORY / "tests"),
+            "Z4J_HEARTBEAT_SECONDS": "2",  # depths and workers are told with the heartbeat
         }
         self.web: WebApp | None = None
 

@@ -263,9 +263,7 @@ def live_link(clock, **options):
     connection = CheckedConnection(clock, **options)
     session = AgentSession(
         key=KEY,
-        hello=Hello(
-            worker_id="w", worker_role="web", worker_pid=1, worker_started_at=clock.now()
-        ),
+        hello=Hello(worker_id="w", worker_role="web", worker_pid=1, worker_started_at=clock.now()),
     )
     connection.side.read(session.hello_frame(clock.now()), clock.now())
     session.receive(connection.side.hello_ack(clock.now()), clock.now())

@@ -1,6 +1,7 @@
 """Redaction: what leaves the host carries no secrets, is bounded, and is JSON.
 
     patterns, cards, urls   shapes of secret values, each linear in the text
+    lazy                    regular expressions compiled at their first use
     pairs                   name=value inside text
     names                   keys whose values are secret, with remembered verdicts
     bounds                  limits, markers, cutting

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 
+from z4j_fastapi.redaction.lazy import LazyPattern
+
 #: Not inside a word (hashes are full of digits) or a decimal fraction.
-_DIGITS = re.compile(
+_DIGITS = LazyPattern(
     r"(?<![0-9A-Za-z])(?<![0-9]\.)[0-9]+(?:[ -][0-9]+)*(?![0-9A-Za-z])(?!\.[0-9])", re.ASCII
 )
 #: In groups as cards print them: 4-4-4-4 and longer, 4-4-5, 4-6-4, 4-6-5.
 _FIRST_GROUP, _SECOND_GROUPS, _MIN_THIRD_GROUP = 4, (4, 6), 4
 _MIN_DIGITS, _MAX_DIGITS = 13, 19
 
-_BRANDS = re.compile(
+_BRANDS = LazyPattern(
     r"""4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})                                # Visa
     | (?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}  # MC
     | 3[47][0-9]{13}                                                      # American Express

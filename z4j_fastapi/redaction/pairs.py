@@ -13,39 +13,41 @@ import re
 from functools import lru_cache
 
 from z4j_fastapi.redaction.bounds import REDACTED
+from z4j_fastapi.redaction.lazy import LazyPattern
 from z4j_fastapi.redaction.names import is_secret_name, normal_form
 
 #: How the names of `names.py` end: four characters, or three.
 _ENDS_4 = (
     "word|sswd|tion|hash|rets|cret|oken|auth|ials|okie|kies|rity|mber|card|rase|onid|n_id|n-id"
+    "|ikey|_key|-key|ekey|tkey|skey"
 )
-_ENDS_3 = "pwd|key|ssn|cvv|cvc|vv2|otp|jwt"
+_ENDS_3 = "pwd|ssn|cvv|cvc|vv2|otp|jwt"
 #: What may stand between a name and its separator; each of a fixed length, for looking back.
 _BETWEEN = ("", r"[\"' \t]", r"(?:\\[\"']|[\"'][ \t]|[ \t][ \t])")
 
 
-def _separators(separator: str, ends_3: str, flags: int = 0) -> re.Pattern[str]:
-    """A search that begins with the separator, hence fast, and looks back from there for a name."""
+def _separators(separator: str, ends_3: str) -> str:
+    """A pattern that begins with the separator, hence fast, and looks back for a name."""
     behind = "|".join(
         f"(?<=(?:{ends}){between}{separator})" for ends in (_ENDS_4, ends_3) for between in _BETWEEN
     )
     # The last character alone tells most of them apart, much faster.
     last = f"(?<=[dnhstyervcp02\"' \\t]{separator})"
-    return re.compile(f"{separator}{last}(?:{behind})", flags)
+    return f"{separator}{last}(?:{behind})"
 
 
-_EITHER = _separators("[=:]", _ENDS_3, re.IGNORECASE)
-#: For folded text, where digits are 0.
-_EQUALS, _COLON = (_separators(sign, _ENDS_3.replace("2", "0")) for sign in "=:")
+_EITHER = LazyPattern(_separators("[=:]", _ENDS_3), re.IGNORECASE)
+#: For folded text, where digits are 0. Every event needs them: compiled here.
+_EQUALS, _COLON = (re.compile(_separators(sign, _ENDS_3.replace("2", "0"))) for sign in "=:")
 
 #: The name before a separator, read backwards.
-_BACKWARDS = re.compile(r"""(?P<quote>[ \t]{0,2}["']?\\*)(?P<name>[\w-]+)""")
-_SEPARATOR = re.compile(
+_BACKWARDS = LazyPattern(r"""(?P<quote>[ \t]{0,2}["']?\\*)(?P<name>[\w-]+)""")
+_SEPARATOR = LazyPattern(
     r""":[ \t]{0,4}(?:str|bytes|Optional\[str\]|str\ \|\ None|SecretStr)[ \t]{0,4}=(?!=)
       | =>|==?|:=|:""",
     re.VERBOSE,
 )
-_SPACE = re.compile(r"[ \t]{0,8}")
+_SPACE = LazyPattern(r"[ \t]{0,8}")
 #: Text with more secrets than this is redacted as a whole: bounds the time.
 _MAX_PAIRS = 500
 _MAX_NAME_CHARS = 64
@@ -54,18 +56,18 @@ _HEADERS = frozenset({"authorization", "proxyauthorization", "cookie", "setcooki
 #: what people call cache keys and scopes.
 _UNSPACED = ("password", "passwd", "pwd", "passphrase", "secret", "apikey")
 
-_OPENING_QUOTE = re.compile(r"""(?:[rbu]{1,2}(?=["']))?(\\*["'])""", re.IGNORECASE)
+_OPENING_QUOTE = LazyPattern(r"""(?:[rbu]{1,2}(?=["']))?(\\*["'])""", re.IGNORECASE)
 _IN_QUOTES = {
-    '"': re.compile(r'(?:[^"\\]|\\.)*', re.DOTALL),
-    "'": re.compile(r"(?:[^'\\]|\\.)*", re.DOTALL),
+    '"': LazyPattern(r'(?:[^"\\]|\\.)*', re.DOTALL),
+    "'": LazyPattern(r"(?:[^'\\]|\\.)*", re.DOTALL),
 }
-_SCHEME_WORD = re.compile(r"(?:bearer|basic|token|digest|apikey|negotiate)[ \t]+", re.IGNORECASE)
+_SCHEME_WORD = LazyPattern(r"(?:bearer|basic|token|digest|apikey|negotiate)[ \t]+", re.IGNORECASE)
 #: Closing punctuation belongs to the value unless it ends it: `p,w` against `pw, next`.
-_BARE = re.compile(
+_BARE = LazyPattern(
     r"""(?:[^\s&"'<>,;)\]}] | ["'<>,;)\]}](?![\s"'<>,;)\]}]|\Z|[\w-]{1,40}=))+""", re.VERBOSE
 )
-_BRACKET = re.compile(r"[\[\](){}]")
-_LINE = re.compile(r"[^\r\n]+")
+_BRACKET = LazyPattern(r"[\[\](){}]")
+_LINE = LazyPattern(r"[^\r\n]+")
 
 
 def may_hold_pair(folded: str) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from z4j_fastapi.redaction.cards import has_card_number
+from z4j_fastapi.redaction.lazy import LazyPattern
 from z4j_fastapi.redaction.names import CASE_FOLDS
 from z4j_fastapi.redaction.urls import has_url_password
 
@@ -49,10 +50,11 @@ class Shape(NamedTuple):
 
 
 def _search(pattern: str) -> Check:
-    return re.compile(pattern, re.IGNORECASE).search
+    lazy = LazyPattern(pattern, re.IGNORECASE)
+    return lambda text: lazy.search(text)  # noqa: PLW0108 - `lazy.search` compiles
 
 
-_JWT_RUN = re.compile(r"[A-Za-z0-9_.\-]+", re.IGNORECASE)
+_JWT_RUN = LazyPattern(r"[A-Za-z0-9_.\-]+", re.IGNORECASE)
 
 
 def _has_jwt(text: str) -> bool:
@@ -74,7 +76,7 @@ _PEM = _search(
     r"-----BEGIN (?:(?:RSA|EC|DSA|OPENSSH|PGP|ENCRYPTED|PRIVATE) (?:PRIVATE )?KEY"
     r"|PGP PRIVATE KEY BLOCK)-----"
 )
-_SSN = re.compile(r"-(?<=\b\d{3}-)\d\d-\d{4}\b").search
+_SSN = _search(r"-(?<=\b\d{3}-)\d\d-\d{4}\b")
 _EMAIL = _search(r"@(?<=[A-Za-z0-9._%+\-]@)[A-Za-z0-9.\-]+\.[A-Za-z]{2}")
 _TWILIO = _search(r"\bSK[0-9a-f]{32}\b")
 _AI = _search(r"(?<![A-Za-z0-9])sk-(?:proj-|ant-|svcacct-)?[A-Za-z0-9_\-]{20}")

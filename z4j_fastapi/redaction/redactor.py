@@ -29,9 +29,7 @@ _IDENTIFIERS = ("task_name", "queue", "worker", "parent_task_id", "root_task_id"
 _MAX_HINTED_RULES = 256
 _MASKED, _STAND_IN = f":{MASK}@", f":{MASK}\ue000"
 #: No pattern matches these: no need to look at what most engines use as ids.
-_PLAIN_ID = re.compile(
-    r"[0-9a-f]{32}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9A-Za-z]{1,7}", re.ASCII
-)
+_PLAIN_ID = re.compile("[0-9a-f]{32}|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9A-Za-z]{1,7}")
 
 
 class Rendered(NamedTuple):

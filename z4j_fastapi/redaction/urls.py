@@ -8,19 +8,22 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from z4j_fastapi.redaction.lazy import LazyPattern
 from z4j_fastapi.redaction.names import is_secret_name
 
 MASK = "***"
 UNPARSABLE_URL = "<unparsable URL>"
 
 #: The official schemes. No boundary before them: `mysql+pymysql://` counts because it ends so.
-_LISTED = re.compile(
+_LISTED = LazyPattern(
     r"(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?)://", re.IGNORECASE
 )
 #: Ours: any scheme; the password holds no slash, so `https://host:80/@user` is none.
-_ANY = re.compile(r"://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:[^\s/@\"<>]+@", re.IGNORECASE)
-_MASKABLE = re.compile(r"(://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:)[^\s/\"<>]+(?=@)", re.IGNORECASE)
-_PARAMETER = re.compile(r"([?&;])([^=&;\s#?]{1,64})=([^&;#\s]*)")
+_ANY = LazyPattern(r"://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:[^\s/@\"<>]+@", re.IGNORECASE)
+_MASKABLE = LazyPattern(
+    r"(://(?<=[A-Za-z0-9+.\-]://)[^\s/@:\"<>]*:)[^\s/\"<>]+(?=@)", re.IGNORECASE
+)
+_PARAMETER = LazyPattern(r"([?&;])([^=&;\s#?]{1,64})=([^&;#\s]*)")
 
 
 def has_url_password(text: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from z4j_fastapi.protocol.canonical import canonical_bytes
 
@@ -23,6 +24,18 @@ class ControlRecord:
     frame_type: bytes
     command_id: str
     payload: bytes
+
+    @property
+    def claim_token(self) -> str | None:
+        """The token of an acknowledgement.
+
+        Raises:
+            ValueError: The payload is not one of an acknowledgement.
+        """
+        payload: object = json.loads(self.payload)
+        if not isinstance(payload, dict):
+            raise ValueError("a command_ack's payload is not an object")
+        return cast("dict[str, str | None]", payload).get("delivery_claim_token")
 
 
 def encode(frame_type: bytes, command_id: str, payload: Mapping[str, object] | bytes) -> bytes:

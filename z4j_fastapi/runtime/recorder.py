@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MAX_TASK_ID = 200
 _MAX_ENGINE = 40
 _REMEMBERED_IDS = 10_000
+_NO_TASK_ID = '""'
 _REMEMBERED_TEXTS = 1_024
 
 
@@ -45,7 +46,7 @@ class Recorder:
         self._counters = counters
         self._guard = guard
         self._pid = os.getpid()
-        self._texts: dict[str, bytes] = {}
+        self._texts: dict[str, str] = {}
         self._original_ids: OrderedDict[str, str] = OrderedDict()
         self.recorded = 0
         self.running = False
@@ -96,25 +97,24 @@ class Recorder:
         if occurred_at.tzinfo is None:
             occurred_at = occurred_at.replace(tzinfo=timezone.utc)
         task_id = event.task_id
-        return b'{"data":%b,"engine":%b,"id":"%b","kind":"%b","occurred_at":"%b","task_id":%b}' % (
-            rendered.payload,
-            self._text(event.engine[:_MAX_ENGINE]),
-            str(event.id).encode("ascii"),
-            event.kind.value.encode("ascii"),
-            occurred_at.isoformat().encode("ascii"),
-            self._task_id(task_id) if task_id else b'""',
+        # One format and one encoding for all the small parts: each call costs half a microsecond.
+        tail = (
+            f',"engine":{self._text(event.engine[:_MAX_ENGINE])},"id":"{event.id}",'
+            f'"kind":"{event.kind.value}","occurred_at":"{occurred_at.isoformat()}",'
+            f'"task_id":{self._task_id(task_id) if task_id else _NO_TASK_ID}}}'
         )
+        return b'{"data":%b%b' % (rendered.payload, tail.encode())
 
-    def _text(self, text: str) -> bytes:
+    def _text(self, text: str) -> str:
         """An engine's name as JSON, remembered."""
         found = self._texts.get(text)
         if found is None:
             if len(self._texts) >= _REMEMBERED_TEXTS:
                 self._texts.clear()
-            found = self._texts[text] = canonical_bytes(text)
+            found = self._texts[text] = canonical_bytes(text).decode()
         return found
 
-    def _task_id(self, task_id: str) -> bytes:
+    def _task_id(self, task_id: str) -> str:
         """The id on the wire: itself, unless the brain would redact it (redaction.md 1)."""
         shown = self._redactor.safe_identifier(task_id)
         if len(shown) > _MAX_TASK_ID:
@@ -124,7 +124,7 @@ class Recorder:
             self._original_ids[shown] = task_id
             if len(self._original_ids) > _REMEMBERED_IDS:
                 self._original_ids.popitem(last=False)
-        return canonical_bytes(shown)
+        return canonical_bytes(shown).decode()
 
     def original_task_id(self, shown: str) -> str:
         """The engine's own id for one that a command names; itself unless it was replaced."""

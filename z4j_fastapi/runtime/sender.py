@@ -8,7 +8,6 @@ acknowledgement proves that every frame sent before it was handled, command resu
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -183,8 +182,9 @@ class Sender:
         try:
             answer = control_record.decode(record.payload)
             if answer.frame_type == control_record.ACK:
-                token = json.loads(answer.payload).get("delivery_claim_token")
-                await link.send(partial(session.send_command_ack, answer.command_id, token))
+                await link.send(
+                    partial(session.send_command_ack, answer.command_id, answer.claim_token)
+                )
             else:
                 await link.send(
                     partial(session.send_command_result, answer.command_id, answer.payload)

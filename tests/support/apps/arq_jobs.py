@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from arq import Retry, cron, func
 from arq.connections import RedisSettings
 from arq.constants import default_queue_name
+from support.apps import diary
 
 from z4j_fastapi import correlation
 from z4j_fastapi.engines.arq import ArqEngineAdapter, attach_to_worker_settings
@@ -30,19 +30,8 @@ QUEUE = os.environ.get("ARQ_JOBS_QUEUE", default_queue_name)
 
 
 def note(what: str, ctx: dict[str, Any], *args: object, **kwargs: object) -> None:
-    """One line in the diary, complete or absent whatever kills this process."""
-    line = {
-        "what": what,
-        "id": ctx["job_id"],
-        "try": ctx["job_try"],
-        "pid": os.getpid(),
-        "args": args,
-        "kwargs": kwargs,
-    }
     path = os.environ["ARQ_JOBS_DIARY"]
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(descriptor, json.dumps(line).encode() + b"\n")
-    os.close(descriptor)
+    diary.write(path, what=what, id=ctx["job_id"], attempt=ctx["job_try"], args=args, kwargs=kwargs)
 
 
 async def charge(ctx: dict[str, Any], order: int, **details: Any) -> dict[str, Any]:

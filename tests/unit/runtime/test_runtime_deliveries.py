@@ -182,3 +182,98 @@ def test_batch_when_content_is_blamed_is_split_down_to_the_one_bad_event(clock, 
             deliveries.acknowledged("a")
     assert counters.get(LossReason.CONTENT_REJECTED) == 1
     assert RecordKind.EVENT == 1
+
+
+def test_frames_behind_a_withheld_batch_do_not_cover_it_when_they_are_acknowledged(clock, counters):
+    own = source(events=15, results=3)
+    outbox = FakeOutbox(own)
+    positions = Positions(outbox.sources)
+    positions.of(own).events = 15
+    deliveries = Deliveries(
+        outbox=outbox, positions=positions, clock=clock, counters=counters, logger=QuietLogger()
+    )
+    deliveries.add(batch("a", 1, 5))
+    deliveries.add(batch("b", 6, 10))
+    deliveries.add(batch("c", 11, 15, results={"own": 3}))
+    deliveries.acknowledged("b")  # a was withheld
+    assert positions.of(own).events == 0
+    deliveries.add(batch("a again", 1, 15))
+    assert deliveries.in_flight(own) == 15
+    assert deliveries.acknowledged("c").count == 0
+    assert own.events.acknowledged == 0
+    assert own.results.acknowledged == 3  # answers are settled all the same
+    deliveries.acknowledged("a again")
+    assert own.events.acknowledged == 15
+    assert deliveries.pending == 0
+
+
+def test_withheld_batch_of_one_source_leaves_those_of_another_alone(clock, counters):
+    own, other = source(), source("dead", own=False)
+    outbox = FakeOutbox(own, other)
+    deliveries = ledger(outbox, clock, counters)
+    deliveries.add(batch("a", 1, 5))
+    deliveries.add(batch("b", 1, 10, "dead"))
+    deliveries.acknowledged("b")
+    assert (own.events.acknowledged, other.events.acknowledged) == (0, 10)
+    assert outbox.released == ["dead"]
+
+
+def test_batch_when_withheld_three_times_is_split(clock, counters):
+    own = source(events=8)
+    deliveries = ledger(FakeOutbox(own), clock, counters)
+    for number in range(3):
+        assert deliveries.limit(own, 0) is None
+        deliveries.add(batch(f"a{number}", 1, 8))
+        deliveries.add(Delivery(frame_id=f"fence{number}", results={}))
+        deliveries.acknowledged(f"fence{number}")
+    assert deliveries.limit(own, 0) == 4
+    assert own.events.acknowledged == 0
+    deliveries.add(batch("b", 1, 8))
+    deliveries.acknowledged("b")
+    assert deliveries.limit(own, 8) is None
+
+
+def test_acknowledgement_of_a_source_that_is_gone_changes_nothing(clock, counters):
+    own, other = source(), source("dead", own=False, events=3)
+    outbox = FakeOutbox(own, other)
+    deliveries = ledger(outbox, clock, counters)
+    deliveries.add(batch("a", 1, 3, "dead", results={"dead": 2}))
+    deliveries.add(batch("b", 1, 1, "dead"))
+    outbox.list.remove(other)
+    deliveries.acknowledged("b")
+    deliveries.add(batch("c", 1, 1, "dead"))
+    deliveries.session_ended(TransportError("too big", close_code=1009))
+    assert other.events.acknowledged == 0
+    assert deliveries.pending == 0
+
+
+def test_adopted_source_when_answers_are_left_is_kept(clock, counters):
+    own, other = source(), source("dead", own=False, events=1, results=1)
+    outbox = FakeOutbox(own, other)
+    deliveries = ledger(outbox, clock, counters)
+    deliveries.add(batch("a", 1, 1, "dead"))
+    deliveries.acknowledged("a")
+    assert outbox.released == []
+    deliveries.add(Delivery(frame_id="fence", results={"dead": 1}))
+    deliveries.acknowledged("fence")
+    assert outbox.released == ["dead"]
+
+
+def test_oldest_frame_and_restart(clock, counters):
+    deliveries = ledger(FakeOutbox(source()), clock, counters)
+    assert deliveries.oldest is None
+    deliveries.add(batch("a", 1, 5))
+    deliveries.add(batch("b", 6, 10))
+    assert deliveries.oldest.frame_id == "a"
+    deliveries.restart()
+    assert deliveries.pending == 0
+
+
+def test_session_when_it_ends_with_only_fences_blames_nobody(clock, counters):
+    own = source()
+    deliveries = ledger(FakeOutbox(own), clock, counters)
+    for _ in range(5):
+        deliveries.add(Delivery(frame_id="fence", results={}))
+        deliveries.session_ended(TransportError("malformed", close_code=4400))
+    assert own.events.acknowledged == 0
+    assert counters.get(LossReason.CONTENT_REJECTED) == 0

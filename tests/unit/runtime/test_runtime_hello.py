@@ -32,7 +32,11 @@ def test_hello_says_who_we_are_and_which_line_we_implement(tmp_path):
     assert made["agent_version"] == "1.13.0"
     assert made["protocol_version"] == "2"
     assert made["framework"] == "fastapi"
-    assert (made["worker_id"], made["worker_role"], made["worker_pid"]) == ("fastapi-7-1", "task", 7)
+    assert (made["worker_id"], made["worker_role"], made["worker_pid"]) == (
+        "fastapi-7-1",
+        "task",
+        7,
+    )
     assert made["worker_started_at"].startswith("2026-11-24T06:00:00")
     assert made["runtime_features"] == ["retry_by_reference"]
     assert made["engines"] == made["schedulers"] == []

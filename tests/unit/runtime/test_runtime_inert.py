@@ -26,12 +26,11 @@ class Instruments:
 @pytest.fixture
 def runtime(tmp_path):
     settings = load_settings(options(tmp_path, enabled=False))
-    made = InertRuntime(
+    return InertRuntime(
         settings=settings,
         framework=FastAPIFrameworkAdapter(settings),
         observability=Instruments(),
     )
-    return made
 
 
 def test_inert_runtime_when_anything_is_called_does_nothing(runtime):

@@ -249,7 +249,7 @@ def test_process_when_it_is_another_one_is_told_before_the_event_is_stored(bench
         recorder.adopt_process()
 
     recorder.on_fork = on_fork
-    monkeypatch.setattr("z4j_fastapi.runtime.recorder.os.getpid", lambda: os.getppid())
+    monkeypatch.setattr("z4j_fastapi.runtime.recorder.os.getpid", os.getppid)
     bench.record()
     bench.record()
     assert forks == [0]

@@ -383,7 +383,7 @@ class WorkerObserver:
         trace = run.traceback
         if ending is Ending.TIMED_OUT:
             exception = f"TimeoutError: the job ran longer than {run.timeout_seconds:g} s"
-            trace = f"{trace or ''}{exception}\n"
+            trace = f"Traceback (most recent call last):\n{trace or ''}{exception}\n"
         return events.task_failed(
             *head,
             exception=exception,
