@@ -260,12 +260,14 @@ def test_command_when_its_time_is_up_is_answered_as_timed_out_and_holds_up_no_ex
 def test_command_when_all_broker_calls_hang_is_answered_all_the_same(
     fast_brain, processes, tmp_path
 ):
-    env = fast_brain.environ(tmp_path / "state") | {"TEST_APP_CALLS": str(tmp_path / "calls")}
+    log = tmp_path / "calls"
+    env = fast_brain.environ(tmp_path / "state") | {"TEST_APP_CALLS": str(log)}
     app = run_app(processes, env, TEST_APP_COMMAND="named")
     app.wait_online()
     for number in range(6):  # more than the pool has threads
         task_id = f"block-{number}"
         fast_brain.command(task_id, "cancel_task", {"engine": "arq", "task_id": task_id})
+    wait_until(lambda: len(calls(log)) >= 4, timeout_seconds=10, what="four calls that hang")
     fast_brain.command("c-1", "cancel_task", {"engine": "arq", "task_id": "ok-1"})
     fast_brain.wait_for(lambda: fast_brain.results("c-1"), "an answer", 10)
     assert fast_brain.results("c-1")[0]["status"] == "success"
@@ -307,4 +309,15 @@ def test_agent_when_its_server_is_killed_leaves_nothing_that_holds_its_lock(
     fast_brain.start()
     run_app(processes, env, "next")
     fast_brain.wait_for(lambda: len(fast_brain.task_ids()) == 10, "the records", 30)
+    os.kill(child, 0)
+
+
+def test_agent_when_its_server_is_killed_takes_its_session_along(fast_brain, processes, tmp_path):
+    """A forked child that outlives its parent must not hold the parent's connection open."""
+    victim = run_app(processes, fast_brain.environ(tmp_path / "state"))
+    victim.wait_online()
+    child = victim.post("/linger")["pid"]
+    kill_hard(victim.process.pid)
+    victim.process.wait(timeout_seconds=20)
+    fast_brain.wait_for(lambda: fast_brain.open_sessions() == [], "the end of the session", 10)
     os.kill(child, 0)

@@ -76,8 +76,17 @@ def shop(make_lab: Callable[[str], EngineLab]) -> EngineLab:
     return lab
 
 
+@pytest.fixture(scope="module")
+def solo(make_lab: Callable[[str], EngineLab]) -> EngineLab:
+    """One worker process and a web application. The worker was first: it gets the commands."""
+    lab = make_lab("solo")
+    lab.start_worker("-w", "1")
+    lab.start_web()
+    return lab
+
+
 def worker_names(lab: EngineLab) -> set[str]:
-    sessions = lab.project.agent_workers(lab.agent.agent_id, state="online", role="task")
+    sessions = lab.sessions("task")
     return {f"{socket.gethostname()}:{session['pid']}" for session in sessions}
 
 
@@ -115,7 +124,7 @@ def test_workers_when_two_processes_run_then_both_are_shown_under_one_agent(
     shop: EngineLab,
 ) -> None:
     assert len(worker_names(shop)) == 2
-    sessions = shop.project.agent_workers(shop.agent.agent_id, state="online")
+    sessions = shop.sessions()
     assert sorted(session["role"] for session in sessions) == ["task", "task", "web"]
 
     def shown(project: BrainProject) -> Any:
@@ -144,17 +153,31 @@ def test_failure_when_the_body_raises_then_the_traceback_ends_with_the_failing_l
     assert row["runtime_ms"] is not None
 
 
-def test_retry_when_the_middleware_tries_again_then_it_is_counted(shop: EngineLab) -> None:
-    task_id = shop.enqueue("flaky")
-    row = shop.wait(task_id, "success")
+def test_retry_when_the_middleware_tries_again_then_it_is_counted(solo: EngineLab) -> None:
+    # One worker: where a second one ends the new attempt at once, the brain may hear of its success
+    # before it hears of the retry, and then does not count it any more.
+    task_id = solo.enqueue("flaky")
+    row = solo.wait(task_id, "success")
 
     assert (row["retry_count"], row["result"]) == (1, "second")
-    by_kind = {row["kind"]: row["payload"] for row in shop.project.events("taskiq", task_id)}
+    by_kind = {row["kind"]: row["payload"] for row in solo.project.events("taskiq", task_id)}
     assert by_kind["task.retried"]["exception"] == "RuntimeError: the first attempt"
     assert by_kind["task.retried"]["attempt"] == 1
     assert by_kind["task.succeeded"]["attempt"] == 2
     assert by_kind["task.succeeded"]["request_id"] == REQUEST_ID
-    assert len(shop.diary("flaky", task_id)) == 2
+    assert len(solo.diary("flaky", task_id)) == 2
+
+
+def test_retry_when_another_worker_takes_it_then_every_event_is_kept(shop: EngineLab) -> None:
+    ids = [shop.enqueue("flaky") for _ in range(5)]
+    for task_id in ids:
+        shop.wait(task_id, "success")
+        shop.project.wait_for(
+            lambda _, one=task_id: "task.retried" in shop.kinds(one), what="the retry"
+        )
+        kinds = shop.kinds(task_id)
+        assert kinds.count("task.retried") == kinds.count("task.succeeded") == 1
+        assert "task.failed" not in kinds
 
 
 def test_child_task_when_sent_by_a_task_then_has_parent_root_and_request(shop: EngineLab) -> None:
@@ -267,20 +290,19 @@ def test_waiting_tasks_when_no_worker_runs_then_depth_cancel_and_purge_work(
 
 
 def test_cancel_when_the_worker_gets_the_command_then_it_ends_its_own_task(
-    make_lab: Callable[[str], EngineLab],
+    solo: EngineLab,
 ) -> None:
-    lab = make_lab("solo")
-    worker = lab.start_worker("-w", "1")  # first: it gets the commands
-    lab.start_web()
-    task_id = lab.enqueue("slow")
-    lab.wait(task_id, "started")
-    row = lab.task_command("cancel-task", task_id)
+    task_id = solo.enqueue("slow")
+    solo.wait(task_id, "started")
+    row = solo.task_command("cancel-task", task_id)
+
     assert (row["status"], row["result"]["terminated"]) == ("completed", True)
-    lab.wait(task_id, "revoked")
-    unknown = lab.task_command("cancel-task", "nobody-knows-it")
+    solo.wait(task_id, "revoked")
+    unknown = solo.task_command("cancel-task", "nobody-knows-it")
     assert unknown["status"] == "failed"
     assert unknown["error"].startswith("not_found: ")
-    assert worker.running
+    later = solo.enqueue("charge", 1)
+    solo.wait(later, "success")
 
 
 # --- processes
@@ -351,9 +373,8 @@ def test_worker_when_the_configuration_is_missing_then_every_variable_is_named(
     worker = lab.start_worker("-w", "1", online=None, **nothing)
 
     worker.wait_for_output("ConfigError")
-    worker.wait_for_output("project_id")
     for name in nothing:
-        assert name in worker.output() or name[4:].lower() in worker.output()
+        worker.wait_for_output(f"({name}): is missing")
 
 
 def test_worker_when_told_to_stop_then_it_ends_in_time_and_nothing_is_missing(

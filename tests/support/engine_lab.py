@@ -90,7 +90,7 @@ class EngineLab:
             cwd: Working directory.
             env: More variables, over the lab's.
         """
-        before = len(self.project.agent_workers(self.agent.agent_id, state="online"))
+        before = {session["worker_id"] for session in self.sessions()}
         child = self._processes.python(
             self._name("worker"),
             *self._worker_command,
@@ -99,11 +99,20 @@ class EngineLab:
             cwd=cwd,
         )
         if online is not None:
+
+            def connected(_: BrainProject) -> bool:
+                now = {session["worker_id"] for session in self.sessions()}
+                return len(now - before) == online
+
             try:
-                self.project.wait_online(self.agent.agent_id, processes=before + online)
+                self.project.wait_for(connected, what=f"{online} more processes online")
             except TimeoutError as error:
                 raise AssertionError(f"{error}\n{child.tail(60)}") from None
         return child
+
+    def sessions(self, role: str | None = None) -> list[dict[str, Any]]:
+        """The agent's processes that are online."""
+        return self.project.agent_workers(self.agent.agent_id, state="online", role=role)
 
     def _name(self, what: str) -> str:
         self._started += 1

@@ -48,6 +48,8 @@ ADOPT_SECONDS = 30.0
 _STOP_PATIENCE_SECONDS = 0.15
 #: What the thread may need beyond the deadline to close files and sockets.
 _STOP_MARGIN_SECONDS = 1.0
+#: Whoever waits for a stop that another thread has begun gives its shutdown hooks this long.
+_HOOKS_SECONDS = 5.0
 _COMMAND_GRACE_SECONDS = 0.2
 _ENGINE_CLOSE_SECONDS = 0.5
 
@@ -111,7 +113,8 @@ class AgentRuntime:
         self._backoff: Backoff | None = None
         self._stop_asked: asyncio.Event | None = None
         self._stop_deadline = 0.0
-        self._stop_requested = False
+        self._stop_requested = threading.Event()
+        self._stopper: threading.Thread | None = None
         self._stopped_from_within = False
         self._online = threading.Event()
         self._pid = os.getpid()
@@ -255,7 +258,8 @@ class AgentRuntime:
             first = self._state is RuntimeState.RUNNING
             if first:
                 self._state = RuntimeState.STOPPING
-                self._stop_requested = False
+                self._stopper = threading.current_thread()
+                self._stop_requested.clear()
         if first:
             self.framework.fire_shutdown()
             with self._lock:
@@ -270,13 +274,17 @@ class AgentRuntime:
         if thread is not None and stop_asked is not None:
             self._stopped_from_within = thread.on_thread
             thread.call_soon(stop_asked.set)
-            self._stop_requested = True
+        self._stopper = None
+        self._stop_requested.set()
 
     def _await_stop(self) -> None:
-        """Wait for the end of a stop, unless it has not come to the thread yet (in a hook)."""
+        """Wait for the end of a stop that is under way, but never for ourselves."""
         thread = self._thread
-        stopping = self._state is RuntimeState.STOPPING and self._stop_requested
-        if thread is None or not stopping or thread.on_thread:
+        if self._state is not RuntimeState.STOPPING or thread is None or thread.on_thread:
+            return
+        if self._stopper is threading.current_thread():
+            return  # a shutdown hook of the host's called us
+        if not self._stop_requested.wait(_HOOKS_SECONDS):
             return
         left = max(0.0, self._stop_deadline - self._clock.monotonic())
         if not thread.join(left + _STOP_MARGIN_SECONDS):
@@ -493,6 +501,8 @@ class AgentRuntime:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._online = threading.Event()
+        self._stop_requested = threading.Event()
+        self._stopper = None
         self._thread = None
         self._sender = None
         self._supervisor = None

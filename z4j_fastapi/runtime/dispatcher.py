@@ -344,7 +344,8 @@ class Dispatcher:
 
     async def _run(self, command: Command, started: float) -> CommandOutcome:
         # The brain's clock runs from the delivery, so waiting for a turn counts.
-        seconds = work_seconds(command.timeout_seconds) - (self._clock.monotonic() - started)
+        allowed = work_seconds(command.timeout_seconds)
+        seconds = allowed - (self._clock.monotonic() - started)
         if seconds <= 0:
             raise CommandError(
                 "timeout", f"{command.action} waited too long for its turn; it was not run"
@@ -364,7 +365,7 @@ class Dispatcher:
                 raise  # the adapter's own: some connection of its took too long
             raise CommandError(
                 "timeout",
-                f"{command.action} did not finish within {seconds:g} s",
+                f"{command.action} did not finish within {allowed:g} s",
                 indeterminate=True,
             ) from None
 
