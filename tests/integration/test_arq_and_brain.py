@@ -228,7 +228,7 @@ def test_job_when_it_ends_without_a_word_of_its_own_then_row_says_why(
     assert "task.succeeded" not in kinds
     assert "task.revoked" not in kinds
     if name == "stuck":
-        assert 300 <= row["runtime_ms"] < 5_000
+        assert 200 <= row["runtime_ms"] < 5_000
         assert row["traceback"].startswith("Traceback (most recent call last):\n")
         assert "await asyncio.sleep(60)" in row["traceback"]
     if name == "hopeless":
@@ -537,7 +537,7 @@ def test_worker_inside_the_web_process_when_it_runs_then_it_shares_the_agent(
     assert web.terminate() in ENDED
     assert time.monotonic() - begun < 10
     lab.project.wait_for(
-        lambda project: not project.agent_workers(lab.agent.agent_id, state="online") or None,
+        lambda _: not lab.sessions(),
         what="nobody online",
     )
 
@@ -547,17 +547,17 @@ def test_worker_when_killed_in_a_burst_then_every_recorded_event_arrives_once(
 ) -> None:
     lab = make_lab("burst")
     lab.start_web()
-    ids = lab.post("/burst?function=count&number=120")
+    ids = lab.post("/burst?function=count&number=80")
     worker = lab.start_worker(online=None)
     lab.wait_diary(
-        lambda lines: sum(line["what"] == "ended" for line in lines) >= 25, what="25 ended jobs"
+        lambda lines: sum(line["what"] == "ended" for line in lines) >= 15, what="15 ended jobs"
     )
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait(timeout_seconds=10)
     before = lab.diary()
     started = {line["id"] for line in before if line["what"] == "count"}
     ended = {line["id"] for line in before if line["what"] == "ended"}
-    assert 25 <= len(ended) < 120, "the worker was not killed in mid-burst"
+    assert 15 <= len(ended) < 80, "the worker was not killed in mid-burst"
     # arq gives those that it had taken another attempt only after minutes.
     held = redis(lab, "KEYS", "arq:in-progress:*")
     taken = started | {key.decode().rpartition(":")[2] for key in held}
@@ -598,7 +598,7 @@ def test_worker_when_told_to_stop_then_the_interrupted_job_is_shown_as_retried(
     row = lab.wait(task_id, "retry")
     assert row["retry_count"] == 1
     lab.project.wait_for(
-        lambda project: not project.agent_workers(lab.agent.agent_id, state="online") or None,
+        lambda _: not lab.sessions(),
         what="nobody online",
     )
 

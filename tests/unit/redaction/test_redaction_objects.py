@@ -54,7 +54,13 @@ class AttrsAccount:
 
 
 class Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="allow")
+    if pydantic.VERSION.startswith("1."):
+
+        class Config:
+            extra = "allow"
+
+    else:
+        model_config = pydantic.ConfigDict(extra="allow")
     user: str
     password: str
     key: pydantic.SecretStr = pydantic.SecretStr("s")
