@@ -196,6 +196,11 @@ def _fields(value: Any, mro: tuple[type, ...]) -> dict[Any, Any] | None:
         if member is not _MISSING:
             found[name] = member if visible else REDACTED
     extra = _read(value, "__pydantic_extra__")
+    if extra is _MISSING and _class_attribute(mro, "__fields__") is not None:
+        # pydantic 1 keeps members that were not declared beside the others.
+        inner: Any = _read(value, "__dict__")
+        if type(inner) is dict:
+            extra = {name: inner[name] for name in inner if name not in names}
     if type(extra) is dict:
         found.update(islice(dict.items(extra), MAX_WIDTH))
     return found
