@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from support.socket_brain import SocketBrain
 from support.web_app import WebApp, outbox_directories
@@ -82,3 +87,54 @@ def test_disk_when_full_while_no_brain_is_there_counts_exactly_what_it_loses_and
     assert {task_id for task_id in arrived if task_id.startswith("full")} == newest
     survivor.terminate()
     assert outbox_directories(tmp_path / "state") == []
+
+
+START_ON_A_FULL_DISK = """
+import json, resource, signal, sys, time
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from support.agents import memory_container
+from support.memory_brain import MemoryBrain
+from z4j_fastapi import Event, EventKind
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+brain = MemoryBrain()
+container = memory_container(brain, Path(sys.argv[2]))
+runtime = container.runtime()
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+runtime.start()
+
+
+def record(number):
+    runtime.record(Event(kind=EventKind.TASK_SENT, engine="arq", task_id=str(number)))
+
+
+for number in range(5):
+    record(number)
+lost = runtime.status().dropped["disk"]
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+deadline = time.monotonic() + 20
+while runtime.status().directory is None and time.monotonic() < deadline:
+    record(99)  # what is recorded tries again, at most once a second
+    time.sleep(0.1)
+record(100)
+flushed = runtime.flush(10)
+ids = {event["task_id"] for group in brain.events.values() for event in group}
+runtime.stop()
+print(json.dumps([runtime.state.value, lost, flushed, "100" in ids]))
+"""
+
+
+def test_start_when_the_disk_is_full_starts_the_host_and_recovers(tmp_path):
+    tests = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", START_ON_A_FULL_DISK, str(tests), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["stopped", 5, True, True]

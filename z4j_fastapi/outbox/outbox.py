@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from z4j_fastapi.outbox.trouble import EventLogger, TroubleLog
 from z4j_fastapi.outbox.worker_directory import WorkerDirectory
 
 _RESULT_LIFETIME_SECONDS = 24 * 3600.0
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAX_ADOPTED = 64  # each holds open files; the rest waits for the next round, or for a sibling
 
 
@@ -130,6 +132,8 @@ class FileOutbox:
     def open(self) -> None:
         """Create or take the directory, lock it, cut torn tails. Idempotent.
 
+        On a full disk nothing is opened yet: appends count their losses and try again.
+
         Raises:
             OutboxError: No directory can be used at all.
         """
@@ -151,6 +155,12 @@ class FileOutbox:
                     worker_directory.create(self._base, worker_id, self._agent_tag), own=True
                 )
             except OSError as error:
+                if error.errno in _DISK_FULL:
+                    # The host must start all the same. As in a child, appends try again.
+                    self._wanted = True
+                    self._retry_open_at = self._clock.monotonic() + 1.0
+                    self._trouble.begin("outbox_open_failed", error=str(error.strerror))
+                    return
                 raise OutboxError(
                     f"outbox directory {self._base}: cannot be used ({error.strerror}); "
                     "set Z4J_HOME to a directory of your own"
@@ -212,7 +222,7 @@ class FileOutbox:
         return self._append_result(payload)
 
     def _open_in_child(self) -> bool:
-        """First use after a fork; some forks bypass the hook. False if it cannot be opened now."""
+        """First use after a fork, or after a start on a full disk. False if it cannot be now."""
         if not self._wanted:
             raise OutboxError("outbox: it is closed")
         now = self._clock.monotonic()
@@ -224,7 +234,7 @@ class FileOutbox:
             self._retry_open_at = now + 1.0
             self._trouble.begin("outbox_open_failed", error=error.message)
             return False
-        return True
+        return self._own is not None
 
     def sources(self) -> Sequence[Source]:
         """Our own source first, then adopted ones."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -179,19 +180,19 @@ class AgentRuntime:
         self._transport.preload()
         self._dispatcher.preload()
         self._online.clear()
-        self._build(identity)
-        thread = LoopThread(name="z4j-agent", main=self._main)
+        supervisor, stop_asked = self._build(identity)
+        thread = LoopThread(name="z4j-agent", main=partial(self._main, supervisor, stop_asked))
         self._recorder.wake = self._wake_sender
         self._thread = thread
         thread.start()
         self._logger.info("agent_started", worker_id=identity.worker_id, role=identity.role)
 
-    def _build(self, identity: WorkerIdentity) -> None:
+    def _build(self, identity: WorkerIdentity) -> tuple[Supervisor, asyncio.Event]:
         """The parts that live as long as one start."""
         settings = self.config
         metrics = self._observability.metrics
         metrics.observe(recorded=lambda: self._recorder.recorded, level=self._buffer_level)
-        self._stop_asked = asyncio.Event()
+        self._stop_asked = stop_asked = asyncio.Event()
         self._backoff = backoff = Backoff(random.Random())  # noqa: S311 - jitter, no secret
         self._sender = sender = Sender(
             outbox=self._outbox,
@@ -220,7 +221,7 @@ class AgentRuntime:
             last_flush_at=lambda: sender.totals.last_flush_at,
             last_online_at=lambda: self._facts().last_online_at,
         )
-        self._supervisor = Supervisor(
+        self._supervisor = supervisor = Supervisor(
             transport=self._transport,
             hello=lambda: build_hello(
                 settings=settings,
@@ -241,6 +242,7 @@ class AgentRuntime:
             on_offline=self._online.clear,
             new_identity=self._take_new_identity,
         )
+        return supervisor, stop_asked
 
     def stop(self, timeout: float = 5.0) -> None:
         """Deliver what the brain still acknowledges in time, then stop. Idempotent, any thread.
@@ -289,12 +291,12 @@ class AgentRuntime:
         left = max(0.0, self._stop_deadline - self._clock.monotonic())
         if not thread.join(left + _STOP_MARGIN_SECONDS):
             self._logger.error("agent_thread_did_not_end", worker_id=self._worker_id())
-        self._stopped()
+        self._stopped(thread)
 
-    def _stopped(self) -> None:
+    def _stopped(self, thread: LoopThread) -> None:
         with self._lock:
-            if self._state is not RuntimeState.STOPPING:
-                return  # another thread that waited was faster
+            if self._state is not RuntimeState.STOPPING or self._thread is not thread:
+                return  # another thread that waited was faster, and may have started again
             self._thread = None
             self._online.clear()
             self._recorder.wake = _nothing
@@ -525,10 +527,7 @@ class AgentRuntime:
 
     # -- on the agent's thread -------------------------------------------------------------------
 
-    async def _main(self) -> None:
-        supervisor, stop_asked = self._supervisor, self._stop_asked
-        if supervisor is None or stop_asked is None:
-            return
+    async def _main(self, supervisor: Supervisor, stop_asked: asyncio.Event) -> None:
         work = [
             asyncio.ensure_future(supervisor.run()),
             asyncio.ensure_future(self._adopt_siblings()),
@@ -541,7 +540,8 @@ class AgentRuntime:
                     self._logger.error("agent_crashed", error=type(error).__name__, exc_info=error)
             await stop_asked.wait()
             remaining = max(0.0, self._stop_deadline - self._clock.monotonic())
-            await self._dispatcher.aclose(min(_COMMAND_GRACE_SECONDS, remaining))
+            with self._observability.guard("dispatcher.close"):
+                await self._dispatcher.aclose(min(_COMMAND_GRACE_SECONDS, remaining))
             await self._drain()
         finally:
             asked.cancel()
@@ -550,8 +550,9 @@ class AgentRuntime:
             await asyncio.wait(work, timeout=_STOP_MARGIN_SECONDS)
             await self._close_engines()
             self._outbox.close()
-            if self._stopped_from_within:
-                self._stopped()  # nobody waits for the thread
+            thread = self._thread
+            if self._stopped_from_within and thread is not None and thread.on_thread:
+                self._stopped(thread)  # nobody may be waiting for it
 
     async def _drain(self) -> None:
         """Wait while the brain acknowledges at its pace (performance.md, exit row)."""
