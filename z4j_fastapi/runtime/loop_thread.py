@@ -26,6 +26,8 @@ class LoopThread:
     def __init__(self, *, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._main = main
         self._loop = asyncio.new_event_loop()
+        self._gate = threading.Lock()
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -45,6 +47,8 @@ class LoopThread:
         try:
             self._loop.run_until_complete(self._main())
         finally:
+            with self._gate:
+                self._closing = True  # nothing is handed in from here on
             try:
                 self._cancel_leftovers()
             finally:
@@ -52,6 +56,8 @@ class LoopThread:
                 self._loop.close()
 
     def _cancel_leftovers(self) -> None:
+        # What was handed in before has a callback queued: let it become a task first.
+        self._loop.run_until_complete(asyncio.sleep(0))
         leftovers = asyncio.all_tasks(self._loop)
         for task in leftovers:
             task.cancel()
@@ -78,11 +84,11 @@ class LoopThread:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T] | None:
         """Run a coroutine on the loop; None when the loop is gone. Any other thread."""
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            return None
+        with self._gate:
+            if not self._closing:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        return None
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for the end; returns whether it came."""
