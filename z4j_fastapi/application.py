@@ -35,11 +35,13 @@ async def run_agent(
     built, lease = await anyio.to_thread.run_sync(
         build_and_acquire, container, options, _running_loop()
     )
-    restore = publish(app, built, lease)
     try:
-        yield
+        restore = publish(app, built, lease)
+        try:
+            yield
+        finally:
+            restore()
     finally:
-        restore()
         await lease.arelease()
 
 

@@ -31,11 +31,16 @@ def test_attached_correlation_is_current_until_it_is_detached():
 
 
 def test_used_correlation_ends_with_its_block_also_by_an_error():
-    with pytest.raises(ValueError), correlation.use(TASK):
-        assert correlation.current() is TASK
-        with correlation.use(REQUEST):
-            assert correlation.current() is REQUEST
-        raise ValueError
+    def work():
+        with correlation.use(TASK):
+            assert correlation.current() is TASK
+            with correlation.use(REQUEST):
+                assert correlation.current() is REQUEST
+            assert correlation.current() is TASK
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        work()
     assert correlation.current() is None
 
 

@@ -39,6 +39,7 @@ class LoopThread:
         try:
             self._thread.start()
         except RuntimeError:
+            self._closing = True
             self._loop.close()
             raise
 

@@ -133,3 +133,8 @@ def test_thread_when_the_system_has_none_left_closes_its_loop(monkeypatch):
         thread.start()
     assert thread._loop.is_closed()
     assert thread.call_soon(print) is False
+
+    async def never():
+        raise AssertionError
+
+    assert thread.submit(never()) is None
