@@ -180,14 +180,15 @@ class AgentRuntime:
         self._transport.preload()
         self._dispatcher.preload()
         self._online.clear()
-        supervisor, stop_asked = self._build(identity)
-        thread = LoopThread(name="z4j-agent", main=partial(self._main, supervisor, stop_asked))
-        self._recorder.wake = self._wake_sender
+        supervisor, sender, stop_asked = self._build(identity)
+        main = partial(self._main, supervisor, sender, stop_asked)
+        thread = LoopThread(name="z4j-agent", main=main)
+        self._recorder.wake = partial(thread.call_soon, sender.wake)
         self._thread = thread
         thread.start()
         self._logger.info("agent_started", worker_id=identity.worker_id, role=identity.role)
 
-    def _build(self, identity: WorkerIdentity) -> tuple[Supervisor, asyncio.Event]:
+    def _build(self, identity: WorkerIdentity) -> tuple[Supervisor, Sender, asyncio.Event]:
         """The parts that live as long as one start."""
         settings = self.config
         metrics = self._observability.metrics
@@ -238,11 +239,11 @@ class AgentRuntime:
             logger=self._logger,
             tracing=self._observability.tracing,
             check_ack=self._check_ack,
-            on_online=self._went_online,
+            on_online=self._online.set,
             on_offline=self._online.clear,
             new_identity=self._take_new_identity,
         )
-        return supervisor, stop_asked
+        return supervisor, sender, stop_asked
 
     def stop(self, timeout: float = 5.0) -> None:
         """Deliver what the brain still acknowledges in time, then stop. Idempotent, any thread.
@@ -527,10 +528,12 @@ class AgentRuntime:
 
     # -- on the agent's thread -------------------------------------------------------------------
 
-    async def _main(self, supervisor: Supervisor, stop_asked: asyncio.Event) -> None:
+    async def _main(
+        self, supervisor: Supervisor, sender: Sender, stop_asked: asyncio.Event
+    ) -> None:
         work = [
             asyncio.ensure_future(supervisor.run()),
-            asyncio.ensure_future(self._adopt_siblings()),
+            asyncio.ensure_future(self._adopt_siblings(sender)),
         ]
         asked = asyncio.ensure_future(stop_asked.wait())
         try:
@@ -542,7 +545,7 @@ class AgentRuntime:
             remaining = max(0.0, self._stop_deadline - self._clock.monotonic())
             with self._observability.guard("dispatcher.close"):
                 await self._dispatcher.aclose(min(_COMMAND_GRACE_SECONDS, remaining))
-            await self._drain()
+            await self._drain(sender)
         finally:
             asked.cancel()
             for task in work:
@@ -554,11 +557,8 @@ class AgentRuntime:
             if self._stopped_from_within and thread is not None and thread.on_thread:
                 self._stopped(thread)  # nobody may be waiting for it
 
-    async def _drain(self) -> None:
+    async def _drain(self, sender: Sender) -> None:
         """Wait while the brain acknowledges at its pace (performance.md, exit row)."""
-        sender = self._sender
-        if sender is None or not self._online.is_set():
-            return
         started = self._clock.monotonic()
         drained = asyncio.ensure_future(sender.drained())
         try:
@@ -578,16 +578,16 @@ class AgentRuntime:
                 await asyncio.wait_for(adapter.aclose(), _ENGINE_CLOSE_SECONDS)
         self.engines.clear()
 
-    async def _adopt_siblings(self) -> None:
+    async def _adopt_siblings(self, sender: Sender) -> None:
         loop = asyncio.get_running_loop()
         with self._observability.guard("dispatcher.recover"):
             await self._dispatcher.recover()
         while True:
             with self._observability.guard("outbox.adopt"):
                 adopted = await loop.run_in_executor(None, self._outbox.adopt)
-                if adopted and self._sender is not None:
+                if adopted:
                     self._logger.info("outbox_adopted", directories=adopted)
-                    self._sender.wake()
+                    sender.wake()
             await asyncio.sleep(ADOPT_SECONDS)
 
     # -- small parts -----------------------------------------------------------------------------
@@ -607,14 +607,6 @@ class AgentRuntime:
 
     def _park(self, parked: bool) -> None:
         self._recorder.parked = parked
-
-    def _wake_sender(self) -> None:
-        thread, sender = self._thread, self._sender
-        if thread is not None and sender is not None:
-            thread.call_soon(sender.wake)
-
-    def _went_online(self) -> None:
-        self._online.set()
 
     def _take_new_identity(self) -> None:
         """Another connection took our worker_id: be somebody else instead of fighting."""

@@ -52,7 +52,7 @@ class Recorder:
         self.running = False
         #: True while the sender sleeps; then `wake` is called after an append.
         self.parked = False
-        self.wake: Callable[[], None] = _nothing
+        self.wake: Callable[[], object] = _nothing
         #: Called in a forked child before the first event is recorded there.
         self.on_fork: Callable[[], None] = _nothing
 

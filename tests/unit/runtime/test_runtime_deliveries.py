@@ -277,3 +277,15 @@ def test_session_when_it_ends_with_only_fences_blames_nobody(clock, counters):
         deliveries.session_ended(TransportError("malformed", close_code=4400))
     assert own.events.acknowledged == 0
     assert counters.get(LossReason.CONTENT_REJECTED) == 0
+
+
+def test_batches_when_several_are_withheld_suspect_only_the_oldest(clock, counters):
+    own = source(events=15)
+    deliveries = ledger(FakeOutbox(own), clock, counters)
+    for number in range(3):
+        deliveries.add(batch(f"a{number}", 1, 4))
+        deliveries.add(batch(f"b{number}", 5, 14))
+        deliveries.add(batch(f"c{number}", 15, 15))
+        deliveries.acknowledged(f"c{number}")
+    assert deliveries.limit(own, 0) == 2  # half of the oldest, not of the one behind it
+    assert own.events.acknowledged == 0

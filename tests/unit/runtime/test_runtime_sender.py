@@ -23,7 +23,7 @@ from support.runtime_kit import (
 
 from z4j_fastapi.clock import SystemClock
 from z4j_fastapi.counters import LossCounters, LossReason
-from z4j_fastapi.errors import TransportError
+from z4j_fastapi.errors import LocalProtocolError, TransportError
 from z4j_fastapi.events import Event, EventKind
 from z4j_fastapi.outbox.base import RecordKind
 from z4j_fastapi.redaction import Redactor
@@ -575,6 +575,21 @@ def test_expected_time_follows_the_brains_pace():
         await until(lambda: len(bench.batches) == 2)
         assert bench.sender.expected_seconds() >= 0.1
         await bench.disconnect()
+
+    run(work())
+
+
+def test_defect_of_ours_when_a_batch_cannot_be_sealed_costs_no_event():
+    async def work():
+        bench = Bench()
+        await bench.connect()
+        await until(lambda: bench.parked)
+        bench.link.session.close()
+        bench.record("1")
+        with pytest.raises(LocalProtocolError):
+            await bench.task
+        assert bench.events.pending == 1
+        assert bench.counters.get(LossReason.CONTENT_REJECTED) == 0
 
     run(work())
 
