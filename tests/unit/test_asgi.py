@@ -6,6 +6,7 @@ import pytest
 
 from z4j_fastapi import correlation
 from z4j_fastapi.asgi import CorrelationMiddleware
+from z4j_fastapi.correlation import Correlation
 
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -21,8 +22,15 @@ def call(scope, error=None):
         if error is not None:
             raise error
 
-    asyncio.run(CorrelationMiddleware(app)(scope, "receive", "send"))
-    assert correlation.current() is None
+    async def main():
+        before = Correlation(task_id="outside")
+        with correlation.use(before):
+            try:
+                await CorrelationMiddleware(app)(scope, "receive", "send")
+            finally:
+                assert correlation.current() is before
+
+    asyncio.run(main())
     return seen[0]
 
 
@@ -78,10 +86,9 @@ def test_request_id_when_printable_is_kept(value):
 
 
 def test_lifespan_scope_passes_through_without_a_correlation():
-    assert call({"type": "lifespan"}) is None
+    assert call({"type": "lifespan"}) == Correlation(task_id="outside")
 
 
 def test_correlation_when_the_application_raises_is_put_back():
     with pytest.raises(ValueError):
         call({"type": "http"}, error=ValueError())
-    assert correlation.current() is None

@@ -195,6 +195,33 @@ def test_stop_on_the_agents_own_thread_is_carried_out(make, waiter):
     assert runtime.status().engines == ("arq",)
 
 
+def test_waiter_of_an_old_stop_when_it_wakes_late_leaves_a_new_start_alone(bench):
+    runtime = bench.online()
+    old = runtime._thread
+    runtime.stop()
+    runtime.start()
+    runtime._state = RuntimeState.STOPPING  # somebody stops the new one at this moment
+    runtime._stopped(old)
+    assert runtime.state is RuntimeState.STOPPING
+    runtime._state = RuntimeState.RUNNING
+
+
+def test_waiter_when_the_hooks_of_a_stop_never_end_gives_up(bench, monkeypatch):
+    monkeypatch.setattr(agent_module, "_HOOKS_SECONDS", 0.01)
+    runtime = bench.online()
+    release, entered = threading.Event(), threading.Event()
+    runtime.framework.on_shutdown(lambda: (entered.set(), release.wait(10)))
+    stopping = threading.Thread(target=runtime.stop)
+    stopping.start()
+    assert entered.wait(5)
+    runtime.stop()
+    runtime.start()
+    assert runtime.state is RuntimeState.STOPPING
+    release.set()
+    stopping.join(10)
+    assert runtime.state is RuntimeState.STOPPED
+
+
 def test_stop_in_a_shutdown_hook_does_not_wait_for_itself(bench):
     runtime = bench.online()
     calls = []
@@ -604,6 +631,7 @@ def test_engine_when_it_cannot_be_added_changes_nothing(bench):
     with pytest.raises(ConfigError):
         runtime.add_engine(engine)
     assert runtime.engines == {}
+    runtime._thread.submit(asyncio.sleep(0.05)).result(5)  # a reconnect would happen meanwhile
     assert len(bench.brain.hellos) == 1
     assert runtime.status().online
 
@@ -777,6 +805,20 @@ def test_child_when_a_thread_of_the_parent_held_the_locks_is_not_held_up(bench):
     assert in_child(child)[0] == "done"
     release.set()
     thread.join(10)
+
+
+def test_runtime_of_a_fork_that_never_started_starts_nothing(bench):
+    runtime = bench.runtime
+    runtime._pid = -1  # a fork that bypassed the hook
+    runtime.record(event())
+    assert runtime._pid == -1  # nothing was running: there is nothing to take over
+    runtime.reinit_after_fork()
+    assert runtime._pid == os.getpid()
+    runtime.record(event())
+    assert runtime.state is RuntimeState.STOPPED
+    assert runtime.status().dropped["not_running"] == 1
+    runtime.start()
+    assert runtime.wait_online(10)
 
 
 def test_process_when_it_is_the_same_is_not_reinitialised(bench):

@@ -247,6 +247,15 @@ def test_acknowledgement_of_a_source_that_is_gone_changes_nothing(clock, counter
     assert deliveries.pending == 0
 
 
+def test_adopted_source_when_events_are_left_is_kept(clock, counters):
+    own, other = source(), source("dead", own=False, events=5)
+    outbox = FakeOutbox(own, other)
+    deliveries = ledger(outbox, clock, counters)
+    deliveries.add(batch("a", 1, 3, "dead"))
+    deliveries.acknowledged("a")
+    assert outbox.released == []
+
+
 def test_adopted_source_when_answers_are_left_is_kept(clock, counters):
     own, other = source(), source("dead", own=False, events=1, results=1)
     outbox = FakeOutbox(own, other)

@@ -441,11 +441,12 @@ def test_frame_when_too_large_for_the_brain_is_left_out_and_logged_once():
 def test_connection_when_it_breaks_ends_the_run_and_the_watch():
     async def work():
         bench = Bench(Stalled("arq"))
+        others = asyncio.all_tasks()
         async with bench.running():
             await bench.next()
             bench.link.connection.cut()
             with pytest.raises(TransportError):
                 await bench.task
-            await until(lambda: len(asyncio.all_tasks()) <= 2, "the end of the watch")
+            await until(lambda: asyncio.all_tasks() == others, "the end of the watch", seconds=2)
 
     run(work())

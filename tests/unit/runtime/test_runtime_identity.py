@@ -46,7 +46,21 @@ class Aware:
         self.path.write_text(f"child {os.getpid()}")
 
 
+def test_hook_when_it_runs_tells_everybody_who_lives_under_a_fresh_lock(tmp_path):
+    living, dead = Aware(tmp_path / "living"), Aware(tmp_path / "dead")
+    register_fork_aware(living)
+    register_fork_aware(dead)
+    del dead
+    gc.collect()
+    before = identity_module._lock
+    identity_module._in_child()
+    assert living.path.read_text() == f"child {os.getpid()}"
+    assert not (tmp_path / "dead").exists()
+    assert identity_module._lock is not before
+
+
 @pytest.mark.process
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_fork_when_it_happens_tells_those_who_live_in_the_child_only(tmp_path):
     living, dead = Aware(tmp_path / "living"), Aware(tmp_path / "dead")
     register_fork_aware(living)
